@@ -1,0 +1,42 @@
+"""From a folder of digit images to a CSV of labels, for problems 3 and 4, which share the network."""
+import os
+
+import torch
+
+from common.data import list_images, load_images
+from common.runtime import write_csv
+from common.weights import load_weights
+from p3_dann.model import DigitNet
+
+
+def load_digit_net(path, device):
+    """The DigitNet of a weights file, in eval mode on `device`."""
+    state, config = load_weights(path)
+    try:
+        net = DigitNet(config["width"])
+        net.load_state_dict(state)
+    except (KeyError, TypeError, RuntimeError):
+        raise SystemExit(f"not a digit model: {path}")
+    return net.to(device, memory_format=torch.channels_last).eval()
+
+
+@torch.inference_mode()
+def forward(function, images, device, batch=500):
+    """Apply `function` to uint8 images [N, 3, 28, 28] in batches, as floats on [0, 1]; the results on the CPU."""
+    return torch.cat([function(x.to(device).float() / 255).cpu() for x in images.split(batch)])
+
+
+def predict_folder(net, folder, output, device, chunk=2000):
+    """Write `image_name,label` for each image of `folder`, decoded a chunk at a time so that memory stays flat."""
+    if os.path.isdir(output):
+        raise SystemExit(f"the output path is a folder: {output}")
+    names = list_images(folder)
+    labels = []
+    for start in range(0, len(names), chunk):
+        images = load_images(folder, names[start:start + chunk])
+        labels += forward(net, images, device).argmax(1).tolist()
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f"cannot write {output}: {error}")
+    write_csv(output, ("image_name", "label"), zip(names, labels))

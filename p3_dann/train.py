@@ -1,0 +1,137 @@
+"""Train one row of problem 3: source only (the lower bound), DANN, or target only (the upper bound).
+
+    python3 p3_dann/train.py --data-dir hw3_data --source usps --target mnistm --mode dann --seed 0
+    python3 p3_dann/train.py ... --resume                # go on after an interruption
+    python3 p3_dann/train.py ... --epochs 1 --limit 512  # try it out, in seconds
+
+Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights) into --out-dir.
+In `dann` mode the target's labels are not read; the last weights count, there is no selection.
+"""
+import argparse
+import math
+import os
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from common.augment import augment_digits
+from common.data import SCENARIOS, load_labelled, load_unlabelled
+from common.runtime import EMA, Run, autocast, pick_device, save_weights
+from p3_dann.model import DigitNet, DomainDiscriminator, GradientReversal
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True, help="the folder that holds digits/")
+    parser.add_argument("--source", required=True, choices=SCENARIOS)
+    parser.add_argument("--target", required=True, choices=SCENARIOS)
+    parser.add_argument("--mode", required=True, choices=["source", "dann", "target"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=12, help="of --steps steps each, whatever the data set's size")
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--batch-size", type=int, default=96, help="labelled images a step; dann adds as many of the target")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--reversal", type=float, default=0.3, help="the reversed gradient's final weight, lambda")
+    parser.add_argument("--width", type=int, default=32, help="channels of the first layers")
+    parser.add_argument("--limit", type=int, help="use only the first images of each domain")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out-dir", help="default: runs/p3_SOURCE_TARGET_MODE_SEED")
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    for name in ("epochs", "steps", "batch_size", "width", "limit"):
+        value = getattr(args, name)
+        if value is not None and value < (2 if name == "batch_size" else 1):
+            parser.error(f"--{name.replace('_', '-')} {value} is too small")
+    args.out_dir = args.out_dir or os.path.join("runs", f"p3_{args.source}_{args.target}_{args.mode}_{args.seed}")
+    return args
+
+
+def learning_rate(step, steps, peak, warmup=100):
+    """Linear warm-up, then half a cosine down to zero."""
+    return peak * min(1, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def reversal_strength(step, steps, final):
+    """lambda_p = final * (2 / (1 + exp(-10 p)) - 1), p from 0 to 1 over the run (Ganin et al. 2016, eq. 14, final = 1)."""
+    return final * (2 / (1 + math.exp(-10 * step / steps)) - 1)
+
+
+def entropy(p):
+    """Of distributions [..., classes], in nats."""
+    return torch.special.entr(p).sum(-1)
+
+
+def main():
+    args = parse_args()
+    device = pick_device(args.device)
+    torch.manual_seed(args.seed)
+
+    labelled = args.target if args.mode == "target" else args.source
+    images, labels = (t.to(device) for t in load_labelled(args.data_dir, labelled, "train", args.limit))
+    dann = args.mode == "dann"
+    if dann:
+        target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(device)
+
+    net = DigitNet(args.width).to(device, memory_format=torch.channels_last)
+    discriminator = DomainDiscriminator(args.width).to(device)
+    parameters = [*net.parameters(), *discriminator.parameters()] if dann else list(net.parameters())
+    optimizer = torch.optim.AdamW(parameters, weight_decay=1e-4, fused=True)
+    ema = EMA(net, decay=0.99)
+
+    config = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
+    run = Run(args.out_dir, config, args.resume, {"net": net, "discriminator": discriminator, "optimizer": optimizer, "ema": ema})
+
+    count = args.batch_size
+    is_source = (torch.arange(2 * count, device=device) < count).float()
+    steps = args.epochs * args.steps
+    for epoch in range(len(run.rows), args.epochs):
+        started, totals = time.time(), torch.zeros(5, device=device)
+        marginal = torch.zeros(10, device=device)  # mean prediction for the target's images
+        for step in range(epoch * args.steps, (epoch + 1) * args.steps):
+            picked = torch.randint(len(images), (count,), device=device)
+            x, y = images[picked], labels[picked]
+            if dann:
+                x = torch.cat([x, target_images[torch.randint(len(target_images), (count,), device=device)]])
+            x = augment_digits(x)
+            strength = reversal_strength(step, steps, args.reversal)
+            with autocast(device):
+                features = net.features(x)  # both domains in one batch, so that they share its statistics
+                logits = net.classifier(features)
+                if dann:
+                    domain_logits = discriminator(GradientReversal.apply(features, strength))
+            logits = logits.float()
+            loss = class_loss = F.cross_entropy(logits[:count], y)
+            batch = [class_loss, (logits[:count].argmax(1) == y).float().mean()]
+            if dann:
+                domain_loss = F.binary_cross_entropy_with_logits(domain_logits.float(), is_source)
+                loss = class_loss + domain_loss
+                guess = logits[count:].detach().softmax(1)
+                marginal += guess.mean(0) / args.steps
+                batch += [domain_loss, ((domain_logits > 0) == (is_source > 0)).float().mean(), entropy(guess).mean()]
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, args.lr)
+            optimizer.step()
+            ema.update(net)
+            totals[:len(batch)] += torch.stack(batch).detach()
+        names = ["class_loss", "class_accuracy", "domain_loss", "domain_accuracy", "target_entropy"]
+        row = dict(zip(names[:len(batch)], (totals / args.steps).tolist()))
+        if dann:  # label-free: how sure and how varied the predictions for the target are, in nats, at most log 10
+            row["target_information"] = entropy(marginal).item() - row["target_entropy"]
+        seconds = time.time() - started
+        run.end_epoch({**row, "images_per_second": args.steps * len(x) / seconds, "seconds": seconds})
+
+    save_weights(os.path.join(args.out_dir, "model.pth"), ema.state, config)
+    print(f"wrote {os.path.join(args.out_dir, 'model.pth')}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\ninterrupted: the same command with --resume goes on from the last whole epoch")

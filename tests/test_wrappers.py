@@ -1,0 +1,204 @@
+"""The TA's commands, as the TA runs them, and the rules that the assignment sets for them."""
+import glob
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+
+import pytest
+from PIL import Image
+
+from common.data import SCENARIOS
+from common.evaluate import accuracy
+from common.weights import listed_sum, sum_of
+from conftest import ROOT, one_line_error
+
+BANNED = r"\b(rm|sudo|CUDA_VISIBLE_DEVICES|cp|mv|mkdir|cd|pip|pip3|curl|python|chmod|export|apt|apt-get|conda)\b"
+WEIGHTS = "p3_dann/weights/usps_mnistm.pth"
+
+
+PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # python3 is the one that runs the tests
+
+
+def bash(script, *arguments, cwd=None, env=None):
+    return subprocess.run(["bash", str(script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, "PATH": PATH, **(env or {})}, timeout=300)
+
+
+@pytest.fixture
+def test_images(tmp_path):
+    folder = tmp_path / "tëst images"
+    folder.mkdir()
+    for i in range(5):
+        Image.new("RGB", (28, 28), (50 * i, 100, 20)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path):
+    """An HTTP server on the loopback; gives the folder that it serves, its address and the paths asked for."""
+    folder, asked = tmp_path / "web", []
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *args):
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{httpd.server_port}", asked
+        httpd.shutdown()
+
+
+def shell_files():
+    return glob.glob(os.path.join(ROOT, "hw3_p*.sh")) + glob.glob(os.path.join(ROOT, "common", "*.sh"))
+
+
+@pytest.mark.parametrize("path", shell_files(), ids=os.path.basename)
+def test_rules_of_the_assignment(path):
+    with open(path) as file:
+        lines = [line for line in file if not line.lstrip().startswith("#")]
+    for line in lines:
+        assert not re.search(BANNED, line), line
+        assert not re.search(r"(?<![\w}$.:\"/])/(home|tmp|work|root|data|usr|mnt)\b", line), f"a fixed path: {line}"
+    assert subprocess.run(["bash", "-n", path]).returncode == 0
+
+
+def test_python_code_of_the_wrappers_shows_no_window():
+    for path in glob.glob(os.path.join(ROOT, "*", "*.py")):
+        if "tests" not in path:
+            with open(path) as file:
+                assert not re.search(r"\b(imshow|plt\.show)\(", file.read()), path
+
+
+@pytest.mark.parametrize("target", SCENARIOS)
+def test_as_the_ta_runs_it(target, test_images, tmp_path):
+    out = tmp_path / "not there yet" / "prédiction.csv"
+    process = bash(os.path.join(ROOT, "hw3_p3.sh"), test_images, target, out, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    rows = out.read_text().splitlines()
+    assert rows[0] == "image_name,label" and [row.split(",")[0] for row in rows[1:]] == [f"{i}.png" for i in range(5)]
+    assert all(re.fullmatch(r"\d\.png,\d", row) for row in rows[1:])
+
+
+def test_relative_paths_from_another_folder(test_images, tmp_path, clone):
+    process = bash(os.path.join(os.path.relpath(clone(), tmp_path), "hw3_p3.sh"), test_images.name, "usps", "out.csv", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut short"])
+def test_weights_are_downloaded_where_missing_or_damaged(damage, test_images, tmp_path, clone, server):
+    folder, address, asked = server
+    repository = clone()
+    weights = repository / WEIGHTS
+    (folder / WEIGHTS).parent.mkdir(parents=True)
+    shutil.copy(weights, folder / WEIGHTS)
+    content = weights.read_bytes()
+    weights.unlink() if damage == "deleted" else weights.write_bytes(content[:1000])
+    process = bash(repository / "hw3_p3.sh", test_images, "mnistm", tmp_path / "o.csv", env={"HW3_WEIGHTS_URL": address})
+    assert process.returncode == 0, process.stderr
+    assert weights.read_bytes() == content and asked == [f"/{WEIGHTS}"]
+    assert bash(repository / "hw3_p3.sh", test_images, "mnistm", tmp_path / "o.csv").returncode == 0
+    assert len(asked) == 1  # the second run needs no download
+    assert not glob.glob(str(repository / "**" / "*.part"), recursive=True)
+
+
+def test_the_clones_own_origin_is_the_default_address(test_images, tmp_path, clone, server):
+    folder, address, asked = server
+    repository = clone()
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "README.md"], ["commit", "-qm", "a"],
+                    ["remote", "add", "origin", f"{address}/user/repository.git"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    served = folder / "user" / "repository" / "raw" / commit / WEIGHTS
+    served.parent.mkdir(parents=True)
+    shutil.move(repository / WEIGHTS, served)
+    process = bash(repository / "hw3_p3.sh", test_images, "mnistm", tmp_path / "o.csv")
+    assert process.returncode == 0, process.stderr
+    assert len(asked) == 1 and (repository / WEIGHTS).exists()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", ""])
+def test_no_weights_and_no_network(url, test_images, tmp_path, clone):
+    repository = clone()  # without .git: no origin either
+    (repository / WEIGHTS).unlink()
+    process = bash(repository / "hw3_p3.sh", test_images, "mnistm", tmp_path / "o.csv", env={"HW3_WEIGHTS_URL": url})
+    assert WEIGHTS in one_line_error(process) and "HW3_WEIGHTS_URL" in process.stderr
+    assert not (tmp_path / "o.csv").exists() and not (repository / WEIGHTS).exists()
+
+
+def test_a_server_that_gives_something_else(test_images, tmp_path, clone, server):
+    folder, address, _ = server
+    repository = clone()
+    (folder / WEIGHTS).parent.mkdir(parents=True)
+    (folder / WEIGHTS).write_text("<html>a login page</html>")
+    (repository / WEIGHTS).write_bytes(b"damaged")
+    process = bash(repository / "hw3_p3.sh", test_images, "mnistm", tmp_path / "o.csv", env={"HW3_WEIGHTS_URL": address})
+    assert "missing or damaged" in one_line_error(process)
+    assert (repository / WEIGHTS).read_bytes() == b"damaged" and not (tmp_path / "o.csv").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["images"], ["images", "usps"], ["images", "usps", "out.csv", "more"]])
+def test_wrong_number_of_arguments(arguments):
+    assert "usage" in one_line_error(bash(os.path.join(ROOT, "hw3_p3.sh"), *arguments))
+
+
+def add_file(folder, name, content=b"no image"):
+    (folder / name).write_bytes(content)
+
+
+def cut_png(folder):
+    (folder / "cut.png").write_bytes((folder / "0.png").read_bytes()[:60])
+
+
+BAD_FOLDERS = {
+    "text.png": lambda folder: add_file(folder, "text.png"),
+    "cut.png": cut_png,
+    "empty.png": lambda folder: add_file(folder, "empty.png", b""),
+    "notes.txt": lambda folder: add_file(folder, "notes.txt"),
+    "not found": shutil.rmtree,
+    "no images": lambda folder: [path.rename(path.with_name("." + path.name)) for path in list(folder.iterdir())],
+}
+
+
+@pytest.mark.parametrize("message", BAD_FOLDERS)
+def test_bad_image_folders(message, test_images, tmp_path):
+    BAD_FOLDERS[message](test_images)
+    process = bash(os.path.join(ROOT, "hw3_p3.sh"), test_images, "usps", tmp_path / "new" / "o.csv")
+    assert message in one_line_error(process)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("target, output, message", [
+    ("mnist", "o.csv", "unknown target 'mnist'"),
+    ("usps", ".", "the output path is a folder"),
+    ("usps", "a file/o.csv", "cannot write"),
+])
+def test_bad_target_and_output(target, output, message, test_images, tmp_path):
+    (tmp_path / "a file").write_text("kept")
+    process = bash(os.path.join(ROOT, "hw3_p3.sh"), test_images, target, output, cwd=tmp_path)
+    assert message in one_line_error(process)
+    assert not (tmp_path / "o.csv").exists() and (tmp_path / "a file").read_text() == "kept"
+
+
+def test_skipped_files_are_skipped_in_silence(test_images, tmp_path):
+    add_file(test_images, ".DS_Store")
+    add_file(test_images, "test.csv")
+    process = bash(os.path.join(ROOT, "hw3_p3.sh"), test_images, "svhn", tmp_path / "o.csv")
+    assert process.returncode == 0 and process.stderr == ""
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 6
+
+
+def test_shipped_weights_match_their_sums():
+    for target, source in SCENARIOS.items():
+        path = os.path.join(ROOT, "p3_dann", "weights", f"{source}_{target}.pth")
+        assert listed_sum(path) == sum_of(path), path
+        assert os.path.getsize(path) < 2e6
