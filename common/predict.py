@@ -26,15 +26,12 @@ def forward(function, images, device, batch=500):
     return torch.cat([function(x.to(device).float() / 255).cpu() for x in images.split(batch)])
 
 
-def predict_folder(net, folder, output, device, chunk=2000):
-    """Write `image_name,label` for each image of `folder`, decoded a chunk at a time so that memory stays flat."""
+def predict_folder(net, folder, output, device):
+    """Write `image_name,label` for each image of `folder`, in name order."""
     if os.path.isdir(output):
         raise SystemExit(f"the output path is a folder: {output}")
     names = list_images(folder)
-    labels = []
-    for start in range(0, len(names), chunk):
-        images = load_images(folder, names[start:start + chunk])
-        labels += forward(net, images, device).argmax(1).tolist()
+    labels = forward(net, load_images(folder, names), device).argmax(1).tolist()
     try:
         os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
     except OSError as error:

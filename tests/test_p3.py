@@ -164,7 +164,7 @@ def test_augmentation_is_batched_and_never_mirrors():
     (["--data-dir", "nowhere"], "nowhere"),
     (["--device", "tpu"], "unknown device 'tpu'"),
     (["--device", "cuda:77"], "no such GPU"),
-    (["--out-dir", os.path.join(ROOT, "README.md", "run")], "cannot make the folder"),
+    (["--out-dir", os.path.join(TRAIN, "run")], "cannot make the folder"),
 ])
 def test_bad_training_input(change, message, data_dir, tmp_path, python, tiny_run):
     process = python(TRAIN, "--data-dir", data_dir, *PAIR, "--mode", "dann", "--out-dir", tmp_path / "run", *tiny_run, *change)
