@@ -1,6 +1,7 @@
 """What every training run needs: device and precision, EMA, atomic files, resumable checkpoints, the log."""
 import json
 import os
+import shutil
 import sys
 import time
 
@@ -141,7 +142,9 @@ class Run:
         write_atomic(self.checkpoint, lambda part: torch.save(saved, part))
         write_csv(self.log, self.rows[0], [row.values() for row in self.rows])
         left = (time.time() - self.started) / (done - self.first_epoch) * (epochs - done)
-        values = "  ".join(f"{k} {v:.4g}" for k, v in row.items())
-        refresh = sys.stdout.isatty() and done < epochs
-        print(f"epoch {done}/{epochs}  {values}  left {left // 60:.0f}m{left % 60:02.0f}s",
-              end="\033[K\r" if refresh else "\n", flush=True)
+        line = f"epoch {done}/{epochs}  left {left // 60:.0f}m{left % 60:02.0f}s  "
+        line += "  ".join(f"{k} {v:.4g}" for k, v in row.items())
+        if sys.stdout.isatty() and done < epochs:  # refreshed in place; a wrapped line could not be
+            print(line[:shutil.get_terminal_size().columns - 1], end="\033[K\r", flush=True)
+        else:
+            print(line, flush=True)
