@@ -1,4 +1,6 @@
 """What every training run needs: device and precision, EMA, atomic files, resumable checkpoints, the log."""
+import csv
+import io
 import json
 import os
 import shutil
@@ -80,12 +82,18 @@ def write_atomic(path, write):
             os.remove(part)
 
 
+def write_text(path, text):
+    def write(part):
+        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # file names may be any bytes
+            file.write(text)
+    write_atomic(path, write)
+
+
 def write_csv(path, header, rows):
     """Atomically write rows (sequences of plain values) under a header."""
-    def write(part):
-        with open(part, "w", encoding="utf-8") as file:
-            file.writelines(",".join(map(str, row)) + "\n" for row in [header, *rows])
-    write_atomic(path, write)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_text(path, text.getvalue())
 
 
 def save_weights(path, state, config):
@@ -109,8 +117,7 @@ class Run:
             os.makedirs(out_dir, exist_ok=True)
         except OSError as error:
             raise SystemExit(f"cannot make the folder {out_dir}: {error}")
-        config_text = json.dumps(config, indent=1) + "\n"
-        write_atomic(os.path.join(out_dir, "config.json"), lambda part: open(part, "w").write(config_text))
+        write_text(os.path.join(out_dir, "config.json"), json.dumps(config, indent=1) + "\n")
         self.started, self.first_epoch = time.time(), len(self.rows)
 
     def _load(self):

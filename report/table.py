@@ -20,7 +20,7 @@ ROOT = os.path.join(HERE, os.pardir)
 sys.path.insert(0, ROOT)
 from common.data import SCENARIOS
 from common.evaluate import accuracy
-from common.runtime import write_atomic, write_csv
+from common.runtime import write_atomic, write_csv, write_text
 from common.weights import sum_of
 
 RESULTS = os.path.join(HERE, "results", "p3.csv")
@@ -60,7 +60,7 @@ def ship(out_dirs):
                                 ("log.csv", os.path.join(HERE, "results", f"p3_{name}_log.csv"))):
                 write_atomic(copy, lambda part: shutil.copyfile(os.path.join(out_dir, model), part))
             lines.append(f"{sum_of(os.path.join(folder, name + '.pth'))}  {name}.pth\n")
-    write_atomic(os.path.join(folder, "SHA256SUMS"), lambda part: open(part, "w").writelines(lines))
+    write_text(os.path.join(folder, "SHA256SUMS"), "".join(lines))
 
 
 def print_table(path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common.data import list_images, load_images, load_labelled, load_unlabelled
+from common.data import list_images, load_images, load_labelled, load_unlabelled, read_labels
 from common.evaluate import accuracy
 from common.runtime import EMA, has_bf16, pick_device, save_weights, write_atomic, write_csv
 from common.weights import install, load_weights, sum_of
@@ -84,6 +84,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(SystemExit, match="No space left"):
         write_atomic(path, fail)
     assert path.read_text() == "a,b\n1,2\n" and os.listdir(tmp_path) == ["file.csv"]
+
+
+def test_odd_image_names_survive_the_csv(tmp_path):
+    names = ["a, b.png", 'quo"te.png', "é.png"]
+    write_csv(tmp_path / "t.csv", ("image_name", "label"), [(name, 1) for name in names])
+    assert list(read_labels(tmp_path / "t.csv")) == names
 
 
 def test_weights_round_trip_in_half_precision(tmp_path):
