@@ -2,8 +2,9 @@
 
     python3 tests/bench.py --data-dir hw3_data
 
-The plain way is a DataLoader that decodes PNG by PNG, float32, contiguous tensors, the same network and augmentation; the
-training step is timed with the loader's default (it decodes in the loop) and with a worker for each domain. Each number is the median of --repeats alternating measurements.
+The plain way is a DataLoader that decodes PNG by PNG, float32, contiguous tensors, the same network and augmentation. The training
+step is timed against three: augmentation image by image in the loader's two workers, as most code has it; in batches, as here, with
+two workers; and in batches with the loader's default, which decodes in the loop. Each number is the median of --repeats alternating measurements.
 """
 import argparse
 import os
@@ -29,14 +30,15 @@ BATCH = 96
 
 
 class Plain(Dataset):
-    def __init__(self, folder, names, labels):
-        self.paths, self.labels = [os.path.join(folder, name) for name in names], labels
+    def __init__(self, folder, names, labels, augmented=False):
+        self.paths, self.labels, self.augmented = [os.path.join(folder, name) for name in names], labels, augmented
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, i):
-        return pil_to_tensor(Image.open(self.paths[i]).convert("RGB")), self.labels[i]
+        x = pil_to_tensor(Image.open(self.paths[i]).convert("RGB"))
+        return augment_digits(x[None])[0] if self.augmented else x, self.labels[i]
 
 
 def endless(loader):
@@ -77,7 +79,8 @@ def make_steps(dataset, images, labels, workers):
 
     def plain_step():
         (xs, y), (xt, _) = next(source), next(target)
-        x = augment_digits(torch.cat([xs, xt]).contiguous()).contiguous()
+        x = torch.cat([xs, xt])
+        x = (x if dataset.augmented else augment_digits(x)).contiguous()
         learn(plain, lambda: plain[0].layers(standardise(x)), y, bf16=False)
 
     return our_step, plain_step
@@ -120,8 +123,8 @@ def main():
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, bf16: {has_bf16(CPU)}")
     print("| images/s | this repository | the plain way | ratio |\n|---|---|---|---|")
     compare("loading", lambda: load_images(folder, names), load_plain, len(names), args.repeats)
-    for workers, title in ((0, "no worker"), (1, "two workers")):
-        our_step, plain_step = make_steps(dataset, images, labels, workers)
+    for augmented, workers, title in ((True, 1, "image by image, two workers"), (False, 1, "in batches, two workers"), (False, 0, "in batches, no worker")):
+        our_step, plain_step = make_steps(Plain(folder, names, labels, augmented), images, labels, workers)
         compare(f"DANN training step, {title}", lambda: [our_step() for _ in range(20)], lambda: [plain_step() for _ in range(20)],
                 20 * 2 * BATCH, args.repeats)
     compare("inference, files to labels", lambda: forward(net, load_images(folder, names), CPU).argmax(1), predict_plain,
