@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from common.data import SCENARIOS
-from common.evaluate import accuracy
 from common.weights import listed_sum, sum_of
 from conftest import ROOT, one_line_error
 
