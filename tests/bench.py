@@ -3,8 +3,8 @@
     python3 tests/bench.py --data-dir hw3_data
 
 The plain way is a DataLoader that decodes PNG by PNG, float32, contiguous tensors, the same network and augmentation. The training
-step is timed against three: augmentation image by image in the loader's two workers, as most code has it; in batches, as here, with
-two workers; and in batches with the loader's default, which decodes in the loop. Each number is the median of --repeats alternating measurements.
+step is timed against three: augmentation image by image in the loader's two workers; in batches, as here, with two workers; and
+in batches with the loader's default, which decodes in the loop. Each number is the median of --repeats alternating measurements.
 """
 import argparse
 import os
