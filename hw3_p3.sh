@@ -2,18 +2,5 @@
 # Problem 3, DANN: bash ./hw3_p3.sh TEST_IMAGE_DIR TARGET OUTPUT.csv    with TARGET mnistm, svhn or usps
 set -euo pipefail
 
-if [ $# -ne 3 ]; then
-    echo "usage: bash hw3_p3.sh TEST_IMAGE_DIR mnistm|svhn|usps OUTPUT.csv" >&2
-    exit 2
-fi
-case $2 in
-    mnistm) source=usps ;;
-    svhn) source=mnistm ;;
-    usps) source=svhn ;;
-    *) echo "error: unknown target '$2': use mnistm, svhn or usps" >&2; exit 2 ;;
-esac
-
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
-. "$here/common/weights.sh"
-weights=$(weights_file "p3_dann/weights/${source}_$2.pth")
-exec python3 "$here/p3_dann/inference.py" --img-dir "$1" --target "$2" --output "$3" --weights "$weights"
+. "$here/common/digits.sh" p3_dann "$@"

@@ -29,21 +29,72 @@ def smooth_noise(n, size, cells, device):
     return F.interpolate(noise, size=size, mode="bilinear", align_corners=True)
 
 
-def augment_digits(images, jittered=0.5):
-    """uint8 [N, 3, H, H] -> float [N, 3, H, H] around 0: position, polarity, and in a fraction `jittered` of the images light and noise.
+def light(x, jittered):
+    """Floats [N, 3, H, H] -> [N, 3, H, H] around 0: polarity, and in a fraction `jittered` of the images light and noise.
 
     Polarity: half of the images are inverted, since a digit may be dark on bright or bright on dark.
     Light: contrast and brightness that vary smoothly over the image, each channel for itself: uneven light, tinted
     strokes, textured grounds. Overall brightness and contrast need no jitter: DigitNet standardises its input.
     """
-    n, _, size, _ = images.shape
-    device = images.device
-    x = random_affine(images.float() / 255)
+    n, _, size, _ = x.shape
+    device = x.device
     x = x - x.mean((1, 2, 3), keepdim=True)
     polarity = torch.randint(0, 2, (n, 1, 1, 1), device=device) * 2 - 1
     on = (torch.rand((n, 1, 1, 1), device=device) < jittered).float()
-    light = on * torch.rand((n, 1, 1, 1), device=device)
-    contrast = polarity * (1 + on * uniform(-0.6, 0.6, (n, 1, 1, 1), device)) + 0.5 * light * smooth_noise(n, size, 2, device)
-    brightness = 0.3 * light * smooth_noise(n, size, 5, device)
+    amount = on * torch.rand((n, 1, 1, 1), device=device)
+    contrast = polarity * (1 + on * uniform(-0.6, 0.6, (n, 1, 1, 1), device)) + 0.5 * amount * smooth_noise(n, size, 2, device)
+    brightness = 0.3 * amount * smooth_noise(n, size, 5, device)
     noise = on * uniform(0, 0.1, (n, 1, 1, 1), device) * torch.randn_like(x)
     return x * contrast + brightness + noise
+
+
+def augment_digits(images, jittered=0.5):
+    """uint8 [N, 3, H, H] -> float [N, 3, H, H] around 0: position, polarity, light and noise."""
+    return light(random_affine(images.float() / 255), jittered)
+
+
+def solarize(x, fraction):
+    """Invert what is brighter than a random threshold, in a fraction of the images [N, 3, H, H] on [0, 1]; at threshold 0 that is all."""
+    threshold = torch.rand((len(x), 1, 1, 1), device=x.device)
+    on = torch.rand((len(x), 1, 1, 1), device=x.device) < fraction
+    return torch.where(on & (x >= threshold), 1 - x, x)
+
+
+def cutout(x, fraction=0.5):
+    """Set a square of up to half the side to 0 in a fraction of the images [N, 3, H, H] (DeVries & Taylor 2017)."""
+    n, _, size, _ = x.shape
+    half = uniform(0, size / 4, (n, 1, 1), x.device) * (torch.rand((n, 1, 1), device=x.device) < fraction)
+    centre = uniform(0, size, (2, n, 1, 1), x.device)
+    along = torch.arange(size, device=x.device) + 0.5
+    inside = ((along[:, None] - centre[0]).abs() < half) & ((along - centre[1]).abs() < half)
+    return x.masked_fill(inside[:, None], 0)
+
+
+def neighbours(x, fraction=0.5):
+    """Lay a strip of another image's middle over the left edge, the right edge or both, each in a fraction of the images [N, 3, H, H].
+
+    As in street numbers, where the digits next to the one in question look in from the sides. A strip is up to 0.3 of the side wide.
+    """
+    n, _, _, size = x.shape
+    other = x[torch.randperm(n, device=x.device)].roll(size // 2, 3)
+    width = uniform(0, 0.3 * size, (2, n, 1, 1, 1), x.device) * (torch.rand((2, n, 1, 1, 1), device=x.device) < fraction)
+    along = torch.arange(size, device=x.device) + 0.5
+    return torch.where((along < width[0]) | (along > size - width[1]), other, x)
+
+
+def sharpness(x):
+    """From softened to sharpened, by a random amount for each of the images [N, 3, H, H]."""
+    soft = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+    return x + uniform(-1, 1, (len(x), 1, 1, 1), x.device) * (soft - x)
+
+
+def weak_digits(images):
+    """uint8 [N, 3, H, H] -> float on [0, 1], turned, zoomed and shifted a little: what pseudo-labels are made from."""
+    return random_affine(images.float() / 255, degrees=5, scale=1.05, shear=0.05, translate=0.05)
+
+
+def strong_digits(images):
+    """uint8 [N, 3, H, H] -> float [N, 3, H, H] around 0: augment_digits further apart, with neighbours, solarize, sharpness and cutout."""
+    x = random_affine(images.float() / 255, degrees=15, scale=1.2, shear=0.15, translate=0.08)
+    x = sharpness(solarize(neighbours(x), 0.15))
+    return cutout(light(x, 0.5))

@@ -1,10 +1,11 @@
 """From a folder of digit images to a CSV of labels, for problems 3 and 4, which share the network."""
+import argparse
 import os
 
 import torch
 
-from common.data import list_images, load_images
-from common.runtime import write_csv
+from common.data import SCENARIOS, list_images, load_images
+from common.runtime import pick_device, write_csv
 from common.weights import load_weights
 from p3_dann.model import DigitNet
 
@@ -37,3 +38,17 @@ def predict_folder(net, folder, output, device):
     except OSError as error:
         raise SystemExit(f"cannot write {output}: {error}")
     write_csv(output, ("image_name", "label"), zip(names, labels))
+
+
+def main(description, weights_dir):
+    """The command line of both problems' inference.py."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--img-dir", required=True)
+    parser.add_argument("--target", required=True, choices=SCENARIOS)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--weights", help="default: the shipped model of the target")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    weights = args.weights or os.path.join(weights_dir, f"{SCENARIOS[args.target]}_{args.target}.pth")
+    device = pick_device(args.device)
+    predict_folder(load_digit_net(weights, device), args.img_dir, args.output, device)

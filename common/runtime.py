@@ -1,7 +1,9 @@
 """What every training run needs: device and precision, EMA, atomic files, resumable checkpoints, the log."""
+import copy
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -42,15 +44,26 @@ def autocast(device):
     return torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device))
 
 
+def learning_rate(step, steps, peak, warmup=100):
+    """Linear warm-up, then half a cosine down to zero."""
+    return peak * min(1, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def entropy(p):
+    """Of distributions [..., classes], in nats."""
+    return torch.special.entr(p).sum(-1)
+
+
 class EMA:
-    """Exponential moving average of a model's state, batch-norm buffers included.
+    """Exponential moving average of a model's state, batch-norm buffers included, as a copy `model` in eval mode.
 
     e_t = d_t e_(t-1) + (1 - d_t) w_t with d_t = min(decay, t / (t + 9)): the start is soon forgotten.
     """
 
     def __init__(self, model, decay):
         self.decay, self.step = decay, 0
-        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.state = self.model.state_dict()
 
     @torch.no_grad()
     def update(self, model):
@@ -65,8 +78,7 @@ class EMA:
 
     def load_state_dict(self, saved):
         self.step = saved["step"]
-        for k, v in saved["state"].items():
-            self.state[k].copy_(v)
+        self.model.load_state_dict(saved["state"])
 
 
 def write_atomic(path, write):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.augment import augment_digits
 from common.data import SCENARIOS, load_labelled, load_unlabelled
-from common.runtime import EMA, Run, autocast, pick_device, save_weights
+from common.runtime import EMA, Run, autocast, entropy, learning_rate, pick_device, save_weights
 from p3_dann.model import DigitNet, DomainDiscriminator, GradientReversal
 
 
@@ -49,19 +49,9 @@ def parse_args():
     return args
 
 
-def learning_rate(step, steps, peak, warmup=100):
-    """Linear warm-up, then half a cosine down to zero."""
-    return peak * min(1, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def reversal_strength(step, steps, final):
     """lambda_p = final * (2 / (1 + exp(-10 p)) - 1), p from 0 to 1 over the run (Ganin et al. 2016, eq. 14, final = 1)."""
     return final * (2 / (1 + math.exp(-10 * step / steps)) - 1)
-
-
-def entropy(p):
-    """Of distributions [..., classes], in nats."""
-    return torch.special.entr(p).sum(-1)
 
 
 def main():

@@ -19,26 +19,86 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-from common.augment import augment_digits
+from common.augment import augment_digits, strong_digits, weak_digits
 from common.data import list_images, load_images, read_labels
 from common.predict import forward
 from common.runtime import EMA, autocast, has_bf16
 from p3_dann.model import DigitNet, DomainDiscriminator, GradientReversal, standardise
+from p4_uda.model import PseudoLabels
 
 CPU = torch.device("cpu")
-BATCH = 96
+
+class Dann:
+    """A training step of problem 3, either this repository's way or the plain one; both see the same kind of batches."""
+    batch = (96, 96)  # of the source and of the target
+    views = staticmethod(lambda x: (augment_digits(x),))
+
+    def __init__(self, plain):
+        self.net, self.discriminator = DigitNet(), DomainDiscriminator()
+        self.learner = Learner(plain, self.net, self.discriminator)
+
+    def step(self, source, y, target):
+        is_source = (torch.arange(sum(self.batch)) < self.batch[0]).float()
+        with self.learner.precision():
+            features = self.learner.forward(self.net.layers, torch.cat([*source, *target]))
+            logits, domain = self.net.classifier(features[:self.batch[0]]), self.discriminator(GradientReversal.apply(features, 0.1))
+        self.learner.learn(F.cross_entropy(logits.float(), y) + F.binary_cross_entropy_with_logits(domain.float(), is_source))
+
+
+class AdaMatch:
+    """A training step of problem 4, likewise."""
+    batch = (32, 64)
+    views = staticmethod(lambda x: (weak_digits(x), strong_digits(x)))
+
+    def __init__(self, plain):
+        self.net, self.pseudo_labels = DigitNet(), PseudoLabels()
+        self.learner = Learner(plain, self.net)
+
+    def step(self, source, y, target):
+        count, half, teacher = len(y), len(y) // 2, self.learner.ema.model
+        with self.learner.precision():
+            with torch.no_grad():
+                guess = teacher.classifier(self.learner.forward(teacher.layers, target[0])).float().softmax(1)
+            x = torch.cat([source[0][:half], source[1][half:], target[1]])
+            logits = self.net.classifier(self.learner.forward(self.net.layers, x)).float()
+        label, _, kept = self.pseudo_labels(logits[:half].detach().softmax(1), guess)
+        self.learner.learn(F.cross_entropy(logits[:count], y) + (kept * F.cross_entropy(logits[count:], label, reduction="none")).mean())
+
+
+class Learner:
+    """Precision, memory format and optimiser of either way."""
+
+    def __init__(self, plain, net, *more):
+        self.format = torch.contiguous_format if plain else torch.channels_last
+        self.precision = (lambda: torch.autocast("cpu", enabled=False)) if plain else (lambda: autocast(CPU))
+        net.to(memory_format=self.format)
+        self.net, self.ema = net, EMA(net, 0.99)
+        self.parameters = [p for module in (net, *more) for p in module.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, fused=not plain)
+
+    def forward(self, layers, x):
+        return layers(standardise(x).contiguous(memory_format=self.format))
+
+    def learn(self, loss):
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.ema.update(self.net)
 
 
 class Plain(Dataset):
-    def __init__(self, folder, names, labels, augmented=False):
-        self.paths, self.labels, self.augmented = [os.path.join(folder, name) for name in names], labels, augmented
+    """PNG by PNG: uint8 images, or their `views` where given, and labels."""
+
+    def __init__(self, folder, names, labels, views=None):
+        self.paths, self.labels, self.views = [os.path.join(folder, name) for name in names], labels, views
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, i):
         x = pil_to_tensor(Image.open(self.paths[i]).convert("RGB"))
-        return augment_digits(x[None])[0] if self.augmented else x, self.labels[i]
+        return [view[0] for view in self.views(x[None])] if self.views else x, self.labels[i]
 
 
 def endless(loader):
@@ -46,42 +106,19 @@ def endless(loader):
         yield from loader
 
 
-def make_steps(dataset, images, labels, workers):
-    """Two functions, each one DANN step on BATCH + BATCH images: this repository's and the plain one."""
-    def build(memory_format, fused):
-        net, discriminator = DigitNet().to(memory_format=memory_format), DomainDiscriminator()
-        parameters = [*net.parameters(), *discriminator.parameters()]
-        return net, discriminator, parameters, torch.optim.AdamW(parameters, lr=1e-3, fused=fused), EMA(net, 0.99)
-
-    is_source = (torch.arange(2 * BATCH) < BATCH).float()
-
-    def learn(model, features, y, bf16):
-        net, discriminator, parameters, optimizer, ema = model
-        with autocast(CPU) if bf16 else torch.autocast("cpu", enabled=False):
-            features = features()
-            logits, domain = net.classifier(features[:BATCH]), discriminator(GradientReversal.apply(features, 0.1))
-        loss = F.cross_entropy(logits.float(), y) + F.binary_cross_entropy_with_logits(domain.float(), is_source)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        ema.update(net)
-
-    ours, plain = build(torch.channels_last, True), build(torch.contiguous_format, False)
-    source, target = (endless(DataLoader(dataset, BATCH, shuffle=True, num_workers=workers, drop_last=True,
-                                          persistent_workers=workers > 0))
-                      for _ in range(2))
+def make_steps(method, dataset, images, labels, workers):
+    """Two functions, each one training step on sum(method.batch) images: this repository's and the plain one."""
+    ours, plain = method(plain=False), method(plain=True)
+    source, target = (endless(DataLoader(dataset, count, shuffle=True, num_workers=workers, drop_last=True,
+                                         persistent_workers=workers > 0)) for count in method.batch)
 
     def our_step():
-        a, b = torch.randint(len(images), (2, BATCH))
-        x = augment_digits(torch.cat([images[a], images[b]]))
-        learn(ours, lambda: ours[0].features(x), labels[a], bf16=True)
+        a, b = (torch.randint(len(images), (count,)) for count in method.batch)
+        ours.step(method.views(images[a]), labels[a], method.views(images[b]))
 
     def plain_step():
         (xs, y), (xt, _) = next(source), next(target)
-        x = torch.cat([xs, xt])
-        x = (x if dataset.augmented else augment_digits(x)).contiguous()
-        learn(plain, lambda: plain[0].layers(standardise(x)), y, bf16=False)
+        plain.step(*(xs, y, xt) if dataset.views else (method.views(xs), y, method.views(xt)))
 
     return our_step, plain_step
 
@@ -123,10 +160,13 @@ def main():
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, bf16: {has_bf16(CPU)}")
     print("| images/s | this repository | the plain way | ratio |\n|---|---|---|---|")
     compare("loading", lambda: load_images(folder, names), load_plain, len(names), args.repeats)
-    for augmented, workers, title in ((True, 1, "image by image, two workers"), (False, 1, "in batches, two workers"), (False, 0, "in batches, no worker")):
-        our_step, plain_step = make_steps(Plain(folder, names, labels, augmented), images, labels, workers)
-        compare(f"DANN training step, {title}", lambda: [our_step() for _ in range(20)], lambda: [plain_step() for _ in range(20)],
-                20 * 2 * BATCH, args.repeats)
+    for method in (Dann, AdaMatch):
+        for one_by_one, workers, title in ((True, 1, "image by image, two workers"), (False, 1, "in batches, two workers"),
+                                           (False, 0, "in batches, no worker")):
+            samples = Plain(folder, names, labels, method.views if one_by_one else None)
+            our_step, plain_step = make_steps(method, samples, images, labels, workers)
+            compare(f"{method.__name__} training step, {title}", lambda: [our_step() for _ in range(20)],
+                    lambda: [plain_step() for _ in range(20)], 20 * sum(method.batch), args.repeats)
     compare("inference, files to labels", lambda: forward(net, load_images(folder, names), CPU).argmax(1), predict_plain,
             len(names), args.repeats)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.data import list_images, load_images, load_labelled, load_unlabelled, read_labels
 from common.evaluate import accuracy
-from common.runtime import EMA, has_bf16, pick_device, save_weights, write_atomic, write_csv
+from common.runtime import EMA, entropy, has_bf16, learning_rate, pick_device, save_weights, write_atomic, write_csv
 from common.weights import install, load_weights, sum_of
 from conftest import ROOT, one_line_error
 
@@ -52,6 +52,16 @@ def test_loading_labelled_and_unlabelled(data_dir):
     assert images.shape == (13, 3, 28, 28) and labels.tolist() == [i % 10 for i in range(13)]
     assert torch.equal(load_unlabelled(data_dir, "usps", "train", limit=13), images)
     assert len(load_unlabelled(data_dir, "usps", "train")) == 40
+
+
+def test_learning_rate_warms_up_and_ends_at_zero():
+    assert learning_rate(0, 1000, 1) == pytest.approx(0.01)
+    assert learning_rate(500, 1000, 1) == pytest.approx(0.5)
+    assert learning_rate(1000, 1000, 1) == pytest.approx(0)
+
+
+def test_entropy():
+    assert entropy(torch.tensor([[0.25] * 4, [1.0, 0, 0, 0]])).tolist() == pytest.approx([1.386294, 0])
 
 
 def test_ema_equals_its_closed_form():

@@ -21,29 +21,31 @@ def test_class_colours_differ():
     assert len(set(CLASS_COLOURS)) == 10
 
 
-def test_table_ship_and_figures(data_dir, clone, python, tiny_run, tmp_path):
+@pytest.mark.parametrize("table, folder, shipped, figure", [("p3", "p3_dann", "dann", "fig3_4"), ("p4", "p4_uda", "uda", "fig4_2")])
+def test_table_ship_and_figures(table, folder, shipped, figure, data_dir, clone, python, tiny_run, tmp_path):
     repository, runs = clone(), tmp_path / "runs"
+    modes = {"p3": ("source", "dann", "target"), "p4": ("source", "uda")}[table]
     for target, source in SCENARIOS.items():
-        for mode in ("source", "dann", "target"):
-            out_dir = runs / f"p3_{source}_{target}_{mode}_0"
-            process = python(repository / "p3_dann" / "train.py", "--data-dir", data_dir, "--source", source, "--target", target,
-                             "--mode", mode, "--out-dir", out_dir, *tiny_run)
+        for mode in modes:
+            process = python(repository / folder / "train.py", "--data-dir", data_dir, "--source", source, "--target", target,
+                             "--mode", mode, "--out-dir", runs / f"{table}_{source}_{target}_{mode}_0", *tiny_run)
             assert process.returncode == 0, process.stderr
-    process = python(repository / "report" / "table.py", "--data-dir", data_dir, "--runs-dir", runs, "--seeds", 0, "--ship")
+    process = python(repository / "report" / "table.py", table, "--data-dir", data_dir, "--runs-dir", runs, "--seeds", 0, "--ship")
     assert process.returncode == 0, process.stderr
     assert "| DANN |" in process.stdout and "train.py" not in process.stdout  # what is trained is not trained again
-    with open(repository / "report" / "results" / "p3.csv", newline="") as file:
+    with open(repository / "report" / "results" / f"{table}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 9 and all(row["total"] == "20" for row in rows)
-    assert rows[1]["command"] == "python3 p3_dann/train.py --data-dir hw3_data --source usps --target mnistm --mode dann --seed 0"
+    assert len(rows) == 3 * len(modes) and all(row["total"] == "20" for row in rows)
+    assert rows[0]["command"] == f"python3 {folder}/train.py --data-dir hw3_data --source usps --target mnistm --mode source --seed 0"
+    assert rows[0]["target_information"] == "" and 0 <= float(rows[1]["target_information"]) < 2.31
     for target, source in SCENARIOS.items():
-        shipped = str(repository / "p3_dann" / "weights" / f"{source}_{target}.pth")
-        assert listed_sum(shipped) == sum_of(shipped) == sum_of(runs / f"p3_{source}_{target}_dann_0" / "model.pth")
+        model = str(repository / folder / "weights" / f"{source}_{target}.pth")
+        assert listed_sum(model) == sum_of(model) == sum_of(runs / f"{table}_{source}_{target}_{shipped}_0" / "model.pth")
 
-    process = python(repository / "report" / "figures.py", "--data-dir", data_dir, "--output-dir", tmp_path / "figures",
-                     "--only", "fig3_4_svhn_usps_class", "fig3_4_svhn_usps_domain")
+    names = [f"{figure}_svhn_usps_class", f"{figure}_svhn_usps_domain"]
+    process = python(repository / "report" / "figures.py", "--data-dir", data_dir, "--output-dir", tmp_path / "figures", "--only", *names)
     assert process.returncode == 0, process.stderr
-    assert sorted(os.listdir(tmp_path / "figures")) == ["fig3_4_svhn_usps_class.png", "fig3_4_svhn_usps_domain.png"]
+    assert sorted(os.listdir(tmp_path / "figures")) == [f"{name}.png" for name in names]
     for name in os.listdir(tmp_path / "figures"):
         assert min(Image.open(tmp_path / "figures" / name).size) >= 1000
 
@@ -53,7 +55,7 @@ def test_figures_without_data(python, tmp_path):
     assert "nowhere" in one_line_error(process)
 
 
-@pytest.mark.parametrize("name", [f"fig3_4_{source}_{target}_{colour}" for target, source in SCENARIOS.items()
-                                  for colour in ("class", "domain")])
+@pytest.mark.parametrize("name", [f"{figure}_{source}_{target}_{colour}" for figure in ("fig3_4", "fig4_2")
+                                  for target, source in SCENARIOS.items() for colour in ("class", "domain")])
 def test_committed_figures(name):
     assert min(Image.open(os.path.join(ROOT, "report", "figures", f"{name}.png")).size) >= 1000

@@ -17,7 +17,7 @@ from conftest import ROOT, one_line_error
 
 BANNED = r"\b(rm|sudo|CUDA_VISIBLE_DEVICES|cp|mv|mkdir|cd|pip|pip3|curl|python|chmod|export|apt|apt-get|conda)\b"
 WEIGHTS = "p3_dann/weights/usps_mnistm.pth"
-
+PROBLEMS = ["p3_dann", "p4_uda"]
 
 PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # python3 is the one that runs the tests
 
@@ -77,9 +77,10 @@ def test_python_code_of_the_wrappers_shows_no_window():
 
 
 @pytest.mark.parametrize("target", SCENARIOS)
-def test_as_the_ta_runs_it(target, test_images, tmp_path):
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_as_the_ta_runs_it(problem, target, test_images, tmp_path):
     out = tmp_path / "not there yet" / "prédiction.csv"
-    process = bash(os.path.join(ROOT, "hw3_p3.sh"), test_images, target, out, cwd=tmp_path)
+    process = bash(os.path.join(ROOT, f"hw3_{problem[:2]}.sh"), test_images, target, out, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     rows = out.read_text().splitlines()
     assert rows[0] == "image_name,label" and [row.split(",")[0] for row in rows[1:]] == [f"{i}.png" for i in range(5)]
@@ -93,18 +94,20 @@ def test_relative_paths_from_another_folder(test_images, tmp_path, clone):
 
 
 @pytest.mark.parametrize("damage", ["deleted", "cut short"])
-def test_weights_are_downloaded_where_missing_or_damaged(damage, test_images, tmp_path, clone, server):
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_weights_are_downloaded_where_missing_or_damaged(problem, damage, test_images, tmp_path, clone, server):
     folder, address, asked = server
     repository = clone()
-    weights = repository / WEIGHTS
-    (folder / WEIGHTS).parent.mkdir(parents=True)
-    shutil.copy(weights, folder / WEIGHTS)
+    wrapper, name = repository / f"hw3_{problem[:2]}.sh", f"{problem}/weights/usps_mnistm.pth"
+    weights = repository / name
+    (folder / name).parent.mkdir(parents=True)
+    shutil.copy(weights, folder / name)
     content = weights.read_bytes()
     weights.unlink() if damage == "deleted" else weights.write_bytes(content[:1000])
-    process = bash(repository / "hw3_p3.sh", test_images, "mnistm", tmp_path / "o.csv", env={"HW3_WEIGHTS_URL": address})
+    process = bash(wrapper, test_images, "mnistm", tmp_path / "o.csv", env={"HW3_WEIGHTS_URL": address})
     assert process.returncode == 0, process.stderr
-    assert weights.read_bytes() == content and asked == [f"/{WEIGHTS}"]
-    assert bash(repository / "hw3_p3.sh", test_images, "mnistm", tmp_path / "o.csv").returncode == 0
+    assert weights.read_bytes() == content and asked == [f"/{name}"]
+    assert bash(wrapper, test_images, "mnistm", tmp_path / "o.csv").returncode == 0
     assert len(asked) == 1  # the second run needs no download
     assert not glob.glob(str(repository / "**" / "*.part"), recursive=True)
 
@@ -146,8 +149,10 @@ def test_a_server_that_gives_something_else(test_images, tmp_path, clone, server
 
 
 @pytest.mark.parametrize("arguments", [[], ["images"], ["images", "usps"], ["images", "usps", "out.csv", "more"]])
-def test_wrong_number_of_arguments(arguments):
-    assert "usage" in one_line_error(bash(os.path.join(ROOT, "hw3_p3.sh"), *arguments))
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_wrong_number_of_arguments(problem, arguments):
+    wrapper = f"hw3_{problem[:2]}.sh"
+    assert f"usage: bash {wrapper}" in one_line_error(bash(os.path.join(ROOT, wrapper), *arguments))
 
 
 def add_file(folder, name, content=b"no image"):
@@ -196,8 +201,9 @@ def test_skipped_files_are_skipped_in_silence(test_images, tmp_path):
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 6
 
 
-def test_shipped_weights_match_their_sums():
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_shipped_weights_match_their_sums(problem):
     for target, source in SCENARIOS.items():
-        path = os.path.join(ROOT, "p3_dann", "weights", f"{source}_{target}.pth")
+        path = os.path.join(ROOT, problem, "weights", f"{source}_{target}.pth")
         assert listed_sum(path) == sum_of(path), path
         assert os.path.getsize(path) < 2e6

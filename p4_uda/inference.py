@@ -1,0 +1,16 @@
+"""Label a folder of digit images with a model of problem 4.
+
+    python3 p4_uda/inference.py --img-dir hw3_data/digits/mnistm/test --target mnistm --output pred.csv
+    python3 p4_uda/inference.py ... --weights runs/p4_usps_mnistm_source_0/model.pth
+
+Writes `image_name,label`, one row an image, in name order.
+"""
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, os.pardir))
+from common.predict import main
+
+if __name__ == "__main__":
+    main(__doc__, os.path.join(HERE, "weights"))

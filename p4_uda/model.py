@@ -1,0 +1,63 @@
+"""What AdaMatch adds to the digit classifier of problem 3, which problem 4 shares so that the gain is the method's.
+
+AdaMatch: Berthelot et al. 2022, "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", ICLR.
+It is FixMatch (a weak view's label teaches a strong view) with alignment, a relative threshold and random logit interpolation.
+"""
+import contextlib
+
+import torch
+from torch import nn
+
+
+SWITCHES = ("align", "relative", "classwise", "balance")  # the parts that an ablation can leave out
+
+
+def align(p, source_mean, target_mean, eps=1e-6):
+    """Distribution alignment (section 3.2): each class of p [N, classes] times source_mean / target_mean [classes]; rows sum to 1 again."""
+    p = p * (source_mean + eps) / (target_mean + eps)
+    return p / p.sum(1, keepdim=True)
+
+
+class PseudoLabels(nn.Module):
+    """What to teach the student about target images: the teacher's aligned labels, where they are sure enough.
+
+    Keeps running means of the predictions for both domains, which start uniform.
+    """
+
+    def __init__(self, classes=10, threshold=0.9, without=(), decay=0.99):
+        super().__init__()
+        self.threshold, self.without, self.decay = threshold, without, decay
+        self.register_buffer("source_mean", torch.full((classes,), 1 / classes))
+        self.register_buffer("target_mean", torch.full((classes,), 1 / classes))
+
+    def forward(self, source, target):
+        """Probabilities of weakly augmented source [M, classes] and target images [N, classes] -> labels [N], mean threshold [], kept [N] (0 or 1)."""
+        self.source_mean.lerp_(source.mean(0), 1 - self.decay)
+        self.target_mean.lerp_(target.mean(0), 1 - self.decay)
+        if "align" not in self.without:
+            target = align(target, self.source_mean, self.target_mean)
+        confidence, label = target.max(1)
+        threshold = torch.full_like(confidence, self.threshold)
+        if "relative" not in self.without:  # section 3.3: as sure as the source's images, nearly
+            threshold = threshold * source.amax(1).mean()
+        if "classwise" not in self.without:  # lower where few are called so (Wang et al. 2023, "FreeMatch", eq. 8)
+            threshold = threshold * (self.target_mean / self.target_mean.max())[label]
+        return label, threshold.mean(), (confidence >= threshold).float()
+
+
+def interpolate(a, b):
+    """Random logit interpolation (section 3.1): a point between a and b, drawn for each element on its own."""
+    return b + torch.rand_like(a) * (a - b)
+
+
+@contextlib.contextmanager
+def running_statistics_kept(net):
+    """In this context batch norm normalises by the batch, as in training, but leaves its running statistics alone."""
+    layers = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True

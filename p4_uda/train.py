@@ -1,0 +1,143 @@
+"""Train one row of problem 4: AdaMatch with pseudo-labels from the EMA weights, or source only with its augmentation.
+
+    python3 p4_uda/train.py --data-dir hw3_data --source usps --target mnistm --seed 0
+    python3 p4_uda/train.py ... --mode source            # the lower bound with this problem's augmentation
+    python3 p4_uda/train.py ... --without align          # leave a part of the method out, for the ablation
+    python3 p4_uda/train.py ... --resume                 # go on after an interruption
+    python3 p4_uda/train.py ... --epochs 1 --limit 512   # try it out, in seconds
+
+Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights) into --out-dir.
+The target's labels are not read; the last weights count, there is no selection.
+"""
+import argparse
+import math
+import os
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from common.augment import strong_digits, weak_digits
+from common.data import CLASSES, SCENARIOS, load_labelled, load_unlabelled
+from common.runtime import EMA, Run, autocast, entropy, learning_rate, pick_device, save_weights
+from p3_dann.model import DigitNet
+from p4_uda.model import SWITCHES, PseudoLabels, interpolate, running_statistics_kept
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True, help="the folder that holds digits/")
+    parser.add_argument("--source", required=True, choices=SCENARIOS)
+    parser.add_argument("--target", required=True, choices=SCENARIOS)
+    parser.add_argument("--mode", default="uda", choices=["uda", "source"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=16, help="of --steps steps each, whatever the data set's size")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--batch-size", type=int, default=32, help="labelled images a step; there are twice as many of the target")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--threshold", type=float, default=0.9, help="the confidence that a pseudo-label needs, as a part of the source's")
+    parser.add_argument("--without", nargs="+", choices=SWITCHES, default=[], help="for the ablation: leave these parts out")
+    parser.add_argument("--interpolation", action="store_true", help="random logit interpolation: a third slower")
+    parser.add_argument("--width", type=int, default=32, help="channels of the first layers")
+    parser.add_argument("--limit", type=int, help="use only the first images of each domain")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out-dir", help="default: runs/p4_SOURCE_TARGET_MODE_SEED")
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    for name in ("epochs", "steps", "batch_size", "width", "limit"):
+        value = getattr(args, name)
+        if value is not None and value < (2 if name == "batch_size" else 1):
+            parser.error(f"--{name.replace('_', '-')} {value} is too small")
+    args.out_dir = args.out_dir or os.path.join("runs", f"p4_{args.source}_{args.target}_{args.mode}_{args.seed}")
+    return args
+
+
+def target_weight(step, steps):
+    """From 0 to 1 over the first quarter of the run, along half a cosine (AdaMatch: over the first half of a longer run)."""
+    return 0.5 - 0.5 * math.cos(math.pi * min(1, 4 * step / steps))
+
+
+def divergence(counts, q):
+    """Kullback-Leibler divergence of counts [classes], made a distribution, from the distribution q [classes], in nats."""
+    p = counts / counts.sum()
+    return torch.special.xlogy(p, p / q).sum()
+
+
+def main():
+    args = parse_args()
+    device = pick_device(args.device)
+    torch.manual_seed(args.seed)
+
+    images, labels = (t.to(device) for t in load_labelled(args.data_dir, args.source, "train", args.limit))
+    # the target's classes have shares of their own: draw the source's evenly, so as not to teach the net the source's
+    chances = torch.ones(len(labels), device=device) if "balance" in args.without else 1 / labels.bincount()[labels]
+    uda = args.mode == "uda"
+    if uda:
+        target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(device)
+
+    net = DigitNet(args.width).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-4, fused=True)
+    ema = EMA(net, decay=0.999)
+    pseudo_labels = PseudoLabels(CLASSES, args.threshold, args.without).to(device)
+
+    config = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
+    run = Run(args.out_dir, config, args.resume, {"net": net, "optimizer": optimizer, "ema": ema, "pseudo_labels": pseudo_labels})
+
+    count, half = args.batch_size, args.batch_size // 2
+    steps = args.epochs * args.steps
+    for epoch in range(len(run.rows), args.epochs):
+        started, totals = time.time(), torch.zeros(6, device=device)
+        marginal, kept_labels = torch.zeros(2, CLASSES, device=device)  # mean prediction for the target's images; kept pseudo-labels
+        for step in range(epoch * args.steps, (epoch + 1) * args.steps):
+            picked = torch.multinomial(chances, count, replacement=True)
+            x, y = images[picked], labels[picked]
+            strong = x[half:]
+            if uda:
+                target = target_images[torch.randint(len(target_images), (2 * count,), device=device)]
+                with torch.no_grad(), autocast(device):
+                    guess = ema.model(weak_digits(target)).float().softmax(1)
+                strong = torch.cat([strong, target])
+            x = torch.cat([weak_digits(x[:half]), strong_digits(strong)])
+            with autocast(device):
+                logits = net(x)  # both domains in one batch, so that they share its statistics
+                source_logits = logits[:count]
+                if uda and args.interpolation:
+                    with running_statistics_kept(net):
+                        source_logits = interpolate(source_logits, net(x[:count]))
+            source_logits = source_logits.float()
+            loss = class_loss = F.cross_entropy(source_logits, y)
+            batch = [class_loss, (source_logits.argmax(1) == y).float().mean()]
+            if uda:
+                label, threshold, kept = pseudo_labels(source_logits[:half].detach().softmax(1), guess)
+                target_loss = (kept * F.cross_entropy(logits[count:].float(), label, reduction="none")).mean()
+                loss = class_loss + target_weight(step, steps) * target_loss
+                marginal += guess.mean(0) / args.steps
+                kept_labels.index_add_(0, label, kept)
+                batch += [target_loss, threshold, kept.mean(), entropy(guess).mean()]
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, args.lr)
+            optimizer.step()
+            ema.update(net)
+            totals[:len(batch)] += torch.stack(batch).detach()
+        names = ["class_loss", "class_accuracy", "target_loss", "threshold", "keep_rate", "target_entropy"]
+        row = dict(zip(names[:len(batch)], (totals / args.steps).tolist()))
+        if uda:  # label-free: how sure and varied the predictions are; how far the pseudo-labels are from the source's shares; in nats
+            row["target_information"] = entropy(marginal).item() - row["target_entropy"]
+            row["pseudo_label_divergence"] = divergence(kept_labels, pseudo_labels.source_mean).item()
+        seconds = time.time() - started
+        run.end_epoch({**row, "images_per_second": args.steps * len(x) / seconds, "seconds": seconds})
+
+    save_weights(os.path.join(args.out_dir, "model.pth"), ema.state, config)
+    print(f"wrote {os.path.join(args.out_dir, 'model.pth')}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\ninterrupted: the same command with --resume goes on from the last whole epoch")
