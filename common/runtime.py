@@ -1,4 +1,5 @@
 """What every training run needs: device and precision, EMA, atomic files, resumable checkpoints, the log."""
+import argparse
 import copy
 import csv
 import io
@@ -10,6 +11,17 @@ import sys
 import time
 
 import torch
+
+
+def at_least(low):
+    """A type for argparse: a whole number, `low` or more."""
+    def parse(text):
+        value = int(text)
+        if value < low:
+            raise argparse.ArgumentTypeError(f"{value} is too small: {low} or more")
+        return value
+    parse.__name__ = "whole number"  # in argparse's message about what is no number
+    return parse
 
 
 def pick_device(name):

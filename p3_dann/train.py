@@ -19,7 +19,7 @@ import torch.nn.functional as F
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.augment import augment_digits
 from common.data import SCENARIOS, load_labelled, load_unlabelled
-from common.runtime import EMA, Run, autocast, entropy, learning_rate, pick_device, save_weights
+from common.runtime import EMA, Run, at_least, autocast, entropy, learning_rate, pick_device, save_weights
 from p3_dann.model import DigitNet, DomainDiscriminator, GradientReversal
 
 
@@ -30,21 +30,17 @@ def parse_args():
     parser.add_argument("--target", required=True, choices=SCENARIOS)
     parser.add_argument("--mode", required=True, choices=["source", "dann", "target"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=12, help="of --steps steps each, whatever the data set's size")
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--batch-size", type=int, default=96, help="labelled images a step; dann adds as many of the target")
+    parser.add_argument("--epochs", type=at_least(1), default=12, help="of --steps steps each, whatever the data set's size")
+    parser.add_argument("--steps", type=at_least(1), default=250)
+    parser.add_argument("--batch-size", type=at_least(2), default=96, help="labelled images a step; dann adds as many of the target")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--reversal", type=float, default=0.3, help="the reversed gradient's final weight, lambda")
-    parser.add_argument("--width", type=int, default=32, help="channels of the first layers")
-    parser.add_argument("--limit", type=int, help="use only the first images of each domain")
+    parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
+    parser.add_argument("--limit", type=at_least(1), help="use only the first images of each domain")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out-dir", help="default: runs/p3_SOURCE_TARGET_MODE_SEED")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
-    for name in ("epochs", "steps", "batch_size", "width", "limit"):
-        value = getattr(args, name)
-        if value is not None and value < (2 if name == "batch_size" else 1):
-            parser.error(f"--{name.replace('_', '-')} {value} is too small")
     args.out_dir = args.out_dir or os.path.join("runs", f"p3_{args.source}_{args.target}_{args.mode}_{args.seed}")
     return args
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.augment import strong_digits, weak_digits
 from common.data import CLASSES, SCENARIOS, load_labelled, load_unlabelled
-from common.runtime import EMA, Run, autocast, entropy, learning_rate, pick_device, save_weights
+from common.runtime import EMA, Run, at_least, autocast, entropy, learning_rate, pick_device, save_weights
 from p3_dann.model import DigitNet
 from p4_uda.model import SWITCHES, PseudoLabels, interpolate, running_statistics_kept
 
@@ -33,25 +33,26 @@ def parse_args():
     parser.add_argument("--target", required=True, choices=SCENARIOS)
     parser.add_argument("--mode", default="uda", choices=["uda", "source"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=16, help="of --steps steps each, whatever the data set's size")
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--batch-size", type=int, default=32, help="labelled images a step; there are twice as many of the target")
+    parser.add_argument("--epochs", type=at_least(1), default=16, help="of --steps steps each, whatever the data set's size")
+    parser.add_argument("--steps", type=at_least(1), default=500)
+    parser.add_argument("--batch-size", type=at_least(2), default=32, help="labelled images a step; there are twice as many of the target")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threshold", type=float, default=0.9, help="the confidence that a pseudo-label needs, as a part of the source's")
     parser.add_argument("--without", nargs="+", choices=SWITCHES, default=[], help="for the ablation: leave these parts out")
     parser.add_argument("--interpolation", action="store_true", help="random logit interpolation: a third slower")
-    parser.add_argument("--width", type=int, default=32, help="channels of the first layers")
-    parser.add_argument("--limit", type=int, help="use only the first images of each domain")
+    parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
+    parser.add_argument("--limit", type=at_least(1), help="use only the first images of each domain")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out-dir", help="default: runs/p4_SOURCE_TARGET_MODE_SEED")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
-    for name in ("epochs", "steps", "batch_size", "width", "limit"):
-        value = getattr(args, name)
-        if value is not None and value < (2 if name == "batch_size" else 1):
-            parser.error(f"--{name.replace('_', '-')} {value} is too small")
     args.out_dir = args.out_dir or os.path.join("runs", f"p4_{args.source}_{args.target}_{args.mode}_{args.seed}")
     return args
+
+
+def even_chances(labels):
+    """Weights [N] for torch.multinomial under which each class in labels [N] is drawn equally often."""
+    return 1 / labels.bincount()[labels]
 
 
 def target_weight(step, steps):
@@ -72,7 +73,7 @@ def main():
 
     images, labels = (t.to(device) for t in load_labelled(args.data_dir, args.source, "train", args.limit))
     # the target's classes have shares of their own: draw the source's evenly, so as not to teach the net the source's
-    chances = torch.ones(len(labels), device=device) if "balance" in args.without else 1 / labels.bincount()[labels]
+    chances = torch.ones(len(labels), device=device) if "balance" in args.without else even_chances(labels)
     uda = args.mode == "uda"
     if uda:
         target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(device)

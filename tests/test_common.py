@@ -1,4 +1,5 @@
 """The shared parts: images, labels, EMA, files, evaluation, sample data."""
+import argparse
 import os
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from common.data import list_images, load_images, load_labelled, load_unlabelled, read_labels
 from common.evaluate import accuracy
-from common.runtime import EMA, entropy, has_bf16, learning_rate, pick_device, save_weights, write_atomic, write_csv
+from common.runtime import EMA, at_least, entropy, has_bf16, learning_rate, pick_device, save_weights, write_atomic, write_csv
 from common.weights import install, load_weights, sum_of
 from conftest import ROOT, one_line_error
 
@@ -147,6 +148,12 @@ def test_evaluate_prints_what_the_course_prints(tmp_path, python):
     assert python("-m", "common.evaluate", tmp_path / "p.csv", tmp_path / "t.csv", cwd=ROOT).stdout == "Accuracy: 2/3 (66.67%)\n"
     assert "usage" in one_line_error(python("-m", "common.evaluate", tmp_path / "p.csv", cwd=ROOT))
     assert "cannot read" in one_line_error(python("-m", "common.evaluate", tmp_path / "p.csv", "absent.csv", cwd=ROOT))
+
+
+def test_at_least():
+    assert at_least(2)("2") == 2
+    with pytest.raises(argparse.ArgumentTypeError, match="1 is too small: 2 or more"):
+        at_least(2)("1")
 
 
 def test_device_and_precision():

