@@ -5,6 +5,7 @@
 Test images enter here as pictures and points only; nothing is chosen by them.
 """
 import argparse
+import functools
 import os
 import sys
 
@@ -18,46 +19,48 @@ from common.predict import forward, load_digit_net
 from common.tsne import CLASS_COLOURS, DOMAIN_COLOURS, embed, scatter
 
 TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
-TSNE = {"fig3_4": ("p3_dann", "DANN"), "fig4_2": ("p4_uda", "AdaMatch")}
+METHODS = {"p3_dann": "DANN", "p4_uda": "AdaMatch"}
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
 
 
-def draw_tsne(data_dir, problem, source, target, paths):
-    """Both figures of a problem's scenario, {"class": path, "domain": path}, from one embedding of test images of both domains."""
-    folder, method = TSNE[problem]
-    net = load_digit_net(os.path.join(ROOT, folder, "weights", f"{source}_{target}.pth"), torch.device("cpu"))
+@functools.cache
+def embedded(data_dir, problem, source, target):
+    """t-SNE points [N, 2], classes [N] and domains [N] (0 source, 1 target) of test images of both domains."""
+    net = load_digit_net(os.path.join(ROOT, problem, "weights", f"{source}_{target}.pth"), torch.device("cpu"))
     features, labels = [], []
     for domain in (source, target):
         x, y = load_labelled(data_dir, domain, "test")
         subset = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:SAMPLES]
         features.append(forward(net.features, x[subset], torch.device("cpu")))
         labels.append(y[subset])
-    points = embed(torch.cat(features))
-    domains = [0] * len(labels[0]) + [1] * len(labels[1])
-    scenario = f"{TITLES[source]} → {TITLES[target]}"
-    if "class" in paths:
-        scatter(paths["class"], points, torch.cat(labels), list("0123456789"), CLASS_COLOURS, f"{method}, {scenario}: class")
-    if "domain" in paths:
-        names = [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"]
-        scatter(paths["domain"], points, domains, names, DOMAIN_COLOURS, f"{method}, {scenario}: domain")
+    return embed(torch.cat(features)), torch.cat(labels), [0] * len(labels[0]) + [1] * len(labels[1])
+
+
+def draw_tsne(problem, source, target, colour, data_dir, path):
+    points, classes, domains = embedded(data_dir, problem, source, target)
+    title = f"{METHODS[problem]}, {TITLES[source]} → {TITLES[target]}: {colour}"
+    if colour == "class":
+        scatter(path, points, classes, list("0123456789"), CLASS_COLOURS, title)
+    else:
+        scatter(path, points, domains, [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"], DOMAIN_COLOURS, title)
+
+
+FIGURES = {f"{number}_{source}_{target}_{colour}": functools.partial(draw_tsne, problem, source, target, colour)
+           for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
+           for target, source in SCENARIOS.items() for colour in ("class", "domain")}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True)
-    figures = {f"{problem}_{source}_{target}_{colour}": (problem, source, target, colour)
-               for problem in TSNE for target, source in SCENARIOS.items() for colour in ("class", "domain")}
-    parser.add_argument("--only", nargs="+", choices=figures, metavar="FIGURE", default=list(figures), help=", ".join(figures))
+    parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="FIGURE", default=list(FIGURES), help=", ".join(FIGURES))
     parser.add_argument("--output-dir", default=os.path.join(HERE, "figures"))
     args = parser.parse_args()
     os.makedirs(args.output_dir, exist_ok=True)
-    pairs = {}  # the two colourings of a scenario come from one embedding
     for name in args.only:
-        *scenario, colour = figures[name]
-        pairs.setdefault(tuple(scenario), {})[colour] = os.path.join(args.output_dir, f"{name}.png")
-    for scenario, paths in pairs.items():
-        draw_tsne(args.data_dir, *scenario, paths)
-        print("\n".join(f"wrote {path}" for path in paths.values()), flush=True)
+        path = os.path.join(args.output_dir, f"{name}.png")
+        FIGURES[name](args.data_dir, path)
+        print(f"wrote {path}", flush=True)
 
 
 if __name__ == "__main__":
