@@ -39,7 +39,7 @@ def parse_args():
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threshold", type=float, default=0.9, help="the confidence that a pseudo-label needs, as a part of the source's")
     parser.add_argument("--without", nargs="+", choices=SWITCHES, default=[], help="for the ablation: leave these parts out")
-    parser.add_argument("--interpolation", action="store_true", help="random logit interpolation: a third slower")
+    parser.add_argument("--interpolation", action="store_true", help="add random logit interpolation, for a third more time")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images of each domain")
     parser.add_argument("--device", default="auto")
