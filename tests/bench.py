@@ -28,7 +28,7 @@ from p4_uda.model import PseudoLabels
 
 CPU = torch.device("cpu")
 
-class Dann:
+class DANN:
     """A training step of problem 3, either this repository's way or the plain one; both see the same kind of batches."""
     batch = (96, 96)  # of the source and of the target
     views = staticmethod(lambda x: (augment_digits(x),))
@@ -160,7 +160,7 @@ def main():
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, bf16: {has_bf16(CPU)}")
     print("| images/s | this repository | the plain way | ratio |\n|---|---|---|---|")
     compare("loading", lambda: load_images(folder, names), load_plain, len(names), args.repeats)
-    for method in (Dann, AdaMatch):
+    for method in (DANN, AdaMatch):
         for one_by_one, workers, title in ((True, 1, "image by image, two workers"), (False, 1, "in batches, two workers"),
                                            (False, 0, "in batches, no worker")):
             samples = Plain(folder, names, labels, method.views if one_by_one else None)
