@@ -61,7 +61,7 @@ def target_weight(step, steps):
 
 
 def divergence(counts, q):
-    """Kullback-Leibler divergence of counts [classes], made a distribution, from the distribution q [classes], in nats."""
+    """Kullback-Leibler divergence of counts [classes], made a distribution, from the distribution q [classes], in nats; nan where they are all 0."""
     p = counts / counts.sum()
     return torch.special.xlogy(p, p / q).sum()
 
