@@ -8,12 +8,11 @@ import contextlib
 import torch
 from torch import nn
 
-
 SWITCHES = ("align", "relative", "classwise", "balance")  # the parts that an ablation can leave out
 
 
 def align(p, source_mean, target_mean, eps=1e-6):
-    """Distribution alignment (section 3.2): each class of p [N, classes] times source_mean / target_mean [classes]; rows sum to 1 again."""
+    """AdaMatch's distribution alignment: each class of p [N, classes] times source_mean / target_mean [classes]; rows sum to 1 again."""
     p = p * (source_mean + eps) / (target_mean + eps)
     return p / p.sum(1, keepdim=True)
 
@@ -38,15 +37,15 @@ class PseudoLabels(nn.Module):
             target = align(target, self.source_mean, self.target_mean)
         confidence, label = target.max(1)
         threshold = torch.full_like(confidence, self.threshold)
-        if "relative" not in self.without:  # section 3.3: as sure as the source's images, nearly
+        if "relative" not in self.without:  # AdaMatch: as sure as the source's images, nearly
             threshold = threshold * source.amax(1).mean()
-        if "classwise" not in self.without:  # lower where few are called so (Wang et al. 2023, "FreeMatch", eq. 8)
+        if "classwise" not in self.without:  # lower where few are called so (Wang et al. 2023, "FreeMatch", its local threshold)
             threshold = threshold * (self.target_mean / self.target_mean.max())[label]
         return label, threshold.mean(), (confidence >= threshold).float()
 
 
 def interpolate(a, b):
-    """Random logit interpolation (section 3.1): a point between a and b, drawn for each element on its own."""
+    """AdaMatch's random logit interpolation: a point between a and b, drawn for each element on its own."""
     return b + torch.rand_like(a) * (a - b)
 
 

@@ -103,10 +103,12 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
+    if args.ship and (args.table not in SHIPPED or 0 not in args.seeds):
+        parser.error("--ship needs table p3 or p4 with seed 0")
 
     table = args.table
     rows = [(SCENARIOS[target], target, mode, seed) for seed in args.seeds for target in TARGETS[table] for mode in TABLES[table]]
-    out_dirs = {row: os.path.join(args.runs_dir, f"{table[:2]}_{{}}_{{}}_{{}}_{{}}".format(*row)) for row in rows}
+    out_dirs = {row: os.path.join(args.runs_dir, "_".join([table[:2], *map(str, row)])) for row in rows}
     commands = {row: train(table, args.data_dir, out_dirs[row], row) for row in rows}
     results = []
     for row in rows:

@@ -28,6 +28,7 @@ from p4_uda.model import PseudoLabels
 
 CPU = torch.device("cpu")
 
+
 class DANN:
     """A training step of problem 3, either this repository's way or the plain one; both see the same kind of batches."""
     batch = (96, 96)  # of the source and of the target

@@ -50,6 +50,13 @@ def test_table_ship_and_figures(table, folder, shipped, figure, data_dir, clone,
         assert min(Image.open(tmp_path / "figures" / name).size) >= 1000
 
 
+@pytest.mark.parametrize("arguments", [["p4_ablation"], ["p4", "--seeds", "1"]])
+def test_ship_without_a_model_to_ship(arguments, data_dir, python, tmp_path):
+    process = python(os.path.join(ROOT, "report", "table.py"), *arguments, "--data-dir", data_dir, "--runs-dir", tmp_path, "--ship")
+    assert process.returncode == 2 and "--ship needs table p3 or p4 with seed 0" in process.stderr
+    assert os.listdir(tmp_path) == []
+
+
 def test_figures_without_data(python, tmp_path):
     process = python(os.path.join(ROOT, "report", "figures.py"), "--data-dir", "nowhere", "--output-dir", tmp_path)
     assert "nowhere" in one_line_error(process)

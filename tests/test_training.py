@@ -44,11 +44,11 @@ def test_one_step_changes_the_weights(train, options, data_dir, tmp_path, monkey
 @adapting_runs
 def test_training_learns(train, options, data_dir, tmp_path, monkeypatch):
     run_main(train, monkeypatch, "--data-dir", data_dir, *PAIR, *options, "--out-dir", tmp_path, "--device", "cpu",
-             "--width", 4, "--epochs", 4, "--steps", 30, "--batch-size", 32)
+             "--width", 4, "--epochs", 4, "--steps", 60, "--batch-size", 32)
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
-    assert float(rows[-1]["class_loss"]) < 0.8 * float(rows[0]["class_loss"])
+    assert float(rows[-1]["class_loss"]) < 0.7 * float(rows[0]["class_loss"])
 
 
 @every_run
