@@ -1,4 +1,4 @@
-"""Batched, label-preserving augmentation of digits. No flips: a mirrored digit is another digit, or none."""
+"""Batched augmentation. Of digits: label-preserving, without flips, since a mirrored digit is another digit, or none. Of faces: flips."""
 import math
 
 import torch
@@ -98,3 +98,8 @@ def strong_digits(images):
     x = random_affine(images.float() / 255, degrees=15, scale=1.2, shear=0.15, translate=0.08)
     x = sharpness(solarize(neighbours(x), 0.15))
     return cutout(light(x, 0.5))
+
+
+def flip_half(images):
+    """Mirror about half of the images [N, C, H, W]: a mirrored face is a face."""
+    return torch.where(torch.rand((len(images), 1, 1, 1), device=images.device) < 0.5, images.flip(3), images)

@@ -103,3 +103,9 @@ def load_unlabelled(data_dir, domain, split, limit=None):
     """Images uint8 [N, 3, 28, 28] of DATA_DIR/digits/DOMAIN/SPLIT in name order; its CSV is not opened."""
     folder = os.path.join(data_dir, "digits", domain, split)
     return load_images(folder, list_images(folder)[:limit])
+
+
+def load_faces(data_dir, split, limit=None):
+    """Images uint8 [N, 3, 64, 64] of DATA_DIR/face/SPLIT in name order."""
+    folder = os.path.join(data_dir, "face", split)
+    return load_images(folder, list_images(folder)[:limit], size=64)

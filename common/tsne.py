@@ -1,4 +1,4 @@
-"""t-SNE of features and its scatter plots, for the report."""
+"""t-SNE of features, its scatter plots, and how figures are saved, for the report."""
 import matplotlib
 
 matplotlib.use("Agg")  # no screen needed
@@ -11,6 +11,12 @@ from common.runtime import write_atomic
 # Tol's muted scheme (nine colour-blind-safe colours) and black for the ten classes; blue and orange for the domains.
 CLASS_COLOURS = ["#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499", "#000000"]
 DOMAIN_COLOURS = ["#0072B2", "#E69F00"]
+
+
+def save_figure(figure, path):
+    """As a PNG of 200 dots an inch; then the figure is let go."""
+    write_atomic(path, lambda part: figure.savefig(part, format="png", dpi=200))
+    plt.close(figure)
 
 
 def embed(features, seed=0):
@@ -28,5 +34,4 @@ def scatter(path, points, groups, names, colours, title):
                   handletextpad=0.1, columnspacing=1.2)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=12)
-    write_atomic(path, lambda part: figure.savefig(part, format="png", dpi=200))
-    plt.close(figure)
+    save_figure(figure, path)

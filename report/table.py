@@ -50,15 +50,17 @@ def run(*command):
     subprocess.run([sys.executable, *command], check=True)
 
 
-def train(table, data_dir, out_dir, row):
-    """Train a row unless its model is there; returns the command without the paths of this machine."""
-    source, target, mode, seed = row
-    script = os.path.join(FOLDERS[table], "train.py")
-    options = ["--source", source, "--target", target, *TABLES[table][mode][1], "--seed", str(seed)]
+def train(script, options, data_dir, out_dir):
+    """Train a run unless its model is there; returns the command without the paths of this machine."""
     if not os.path.exists(os.path.join(out_dir, "model.pth")):
         resume = ["--resume"] if os.path.exists(os.path.join(out_dir, "checkpoint.pt")) else []
         run(os.path.join(ROOT, script), "--data-dir", data_dir, "--out-dir", out_dir, *options, *resume)
     return shlex.join(["python3", script, "--data-dir", "hw3_data", *options])
+
+
+def read_log(out_dir):
+    with open(os.path.join(out_dir, "log.csv"), newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def score(table, data_dir, out_dir, target):
@@ -69,16 +71,16 @@ def score(table, data_dir, out_dir, target):
     return accuracy(prediction, f"{split}.csv")
 
 
-def ship(table, out_dirs):
-    """Copy seed 0's adapted models into the problem's weights folder with their sums, and their logs into report/results."""
-    folder, lines = os.path.join(ROOT, FOLDERS[table], "weights"), []
-    for (source, target, mode, seed), out_dir in out_dirs.items():
-        if (mode, seed) == (SHIPPED[table], 0):
-            name = f"{source}_{target}"
-            for model, copy in (("model.pth", os.path.join(folder, f"{name}.pth")),
-                                ("log.csv", os.path.join(RESULTS, f"{table}_{name}_log.csv"))):
-                write_atomic(copy, lambda part: shutil.copyfile(os.path.join(out_dir, model), part))
-            lines.append(f"{sum_of(os.path.join(folder, name + '.pth'))}  {name}.pth\n")
+def ship(problem, out_dirs):
+    """Copy the models of the runs {name: folder} into the problem's weights folder with their sums, and their logs into report/results."""
+    folder = os.path.join(ROOT, problem, "weights")
+    os.makedirs(folder, exist_ok=True)
+    lines = []
+    for name, out_dir in out_dirs.items():
+        model = os.path.join(folder, f"{name}.pth")
+        for source, copy in (("model.pth", model), ("log.csv", os.path.join(RESULTS, f"{problem[:2]}_{name}_log.csv"))):
+            write_atomic(copy, lambda part: shutil.copyfile(os.path.join(out_dir, source), part))
+        lines.append(f"{sum_of(model)}  {name}.pth\n")
     write_text(os.path.join(folder, "SHA256SUMS"), "".join(lines))
 
 
@@ -109,12 +111,15 @@ def main():
     table = args.table
     rows = [(SCENARIOS[target], target, mode, seed) for seed in args.seeds for target in TARGETS[table] for mode in TABLES[table]]
     out_dirs = {row: os.path.join(args.runs_dir, "_".join([table[:2], *map(str, row)])) for row in rows}
-    commands = {row: train(table, args.data_dir, out_dirs[row], row) for row in rows}
+    commands = {}
+    for source, target, mode, seed in rows:
+        options = ["--source", source, "--target", target, *TABLES[table][mode][1], "--seed", str(seed)]
+        row = source, target, mode, seed
+        commands[row] = train(os.path.join(FOLDERS[table], "train.py"), options, args.data_dir, out_dirs[row])
     results = []
     for row in rows:
         correct, total = score(table, args.data_dir, out_dirs[row], row[1])
-        with open(os.path.join(out_dirs[row], "log.csv"), newline="") as file:
-            log = list(csv.DictReader(file))
+        log = read_log(out_dirs[row])
         seconds, information = sum(float(epoch["seconds"]) for epoch in log), log[-1].get("target_information", "")
         results.append((*row, correct, total, f"{100 * correct / total:.2f}", information[:5], round(seconds), commands[row]))
     header = ("source", "target", "mode", "seed", "correct", "total", "accuracy", "target_information", "train_seconds", "command")
@@ -123,7 +128,8 @@ def main():
     for shown in {"p4": ["p3", "p4"]}.get(table, [table]):
         print("\n".join(table_rows(shown)))
     if args.ship:
-        ship(table, out_dirs)
+        ship(FOLDERS[table], {f"{source}_{target}": out_dirs[source, target, mode, seed]
+                              for source, target, mode, seed in rows if (mode, seed) == (SHIPPED[table], 0)})
 
 
 if __name__ == "__main__":

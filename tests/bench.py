@@ -2,7 +2,7 @@
 
     python3 tests/bench.py --data-dir hw3_data
 
-The plain way is a DataLoader that decodes PNG by PNG, float32, contiguous tensors, the same network and augmentation. The training
+The plain way is a DataLoader that decodes PNG by PNG, float32, contiguous tensors, the same network and augmentation. A training
 step is timed against three: augmentation image by image in the loader's two workers; in batches, as here, with two workers; and
 in batches with the loader's default, which decodes in the loop. Each number is the median of --repeats alternating measurements.
 """
@@ -19,18 +19,35 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-from common.augment import augment_digits, strong_digits, weak_digits
+from common.augment import augment_digits, flip_half, strong_digits, weak_digits
 from common.data import list_images, load_images, read_labels
 from common.predict import forward
 from common.runtime import EMA, autocast, has_bf16
+from p1_vae.model import VAE as FaceVAE, kl_divergence
 from p3_dann.model import DigitNet, DomainDiscriminator, GradientReversal, standardise
 from p4_uda.model import PseudoLabels
 
 CPU = torch.device("cpu")
 
 
+class VAE:
+    """A training step of problem 1, either this repository's way or the plain one; both see the same kind of batches."""
+    batch = (64,)
+    views = staticmethod(lambda x: (flip_half(x).float() / 255,))
+
+    def __init__(self, plain):
+        self.net = FaceVAE()
+        self.learner = Learner(plain, self.net)
+
+    def step(self, faces):
+        x = faces[0][0].contiguous(memory_format=self.learner.format)
+        with self.learner.precision():
+            reconstruction, mean, log_variance = self.net(x)
+        self.learner.learn(F.mse_loss(reconstruction.float(), x) + 1e-5 * kl_divergence(mean, log_variance).sum(1).mean())
+
+
 class DANN:
-    """A training step of problem 3, either this repository's way or the plain one; both see the same kind of batches."""
+    """A training step of problem 3, likewise."""
     batch = (96, 96)  # of the source and of the target
     views = staticmethod(lambda x: (augment_digits(x),))
 
@@ -38,7 +55,8 @@ class DANN:
         self.net, self.discriminator = DigitNet(), DomainDiscriminator()
         self.learner = Learner(plain, self.net, self.discriminator)
 
-    def step(self, source, y, target):
+    def step(self, source, target):
+        (source, y), (target, _) = source, target
         is_source = (torch.arange(sum(self.batch)) < self.batch[0]).float()
         with self.learner.precision():
             features = self.learner.forward(self.net.layers, torch.cat([*source, *target]))
@@ -55,7 +73,8 @@ class AdaMatch:
         self.net, self.pseudo_labels = DigitNet(), PseudoLabels()
         self.learner = Learner(plain, self.net)
 
-    def step(self, source, y, target):
+    def step(self, source, target):
+        (source, y), (target, _) = source, target
         count, half, teacher = len(y), len(y) // 2, self.learner.ema.model
         with self.learner.precision():
             with torch.no_grad():
@@ -110,16 +129,16 @@ def endless(loader):
 def make_steps(method, dataset, images, labels, workers):
     """Two functions, each one training step on sum(method.batch) images: this repository's and the plain one."""
     ours, plain = method(plain=False), method(plain=True)
-    source, target = (endless(DataLoader(dataset, count, shuffle=True, num_workers=workers, drop_last=True,
-                                         persistent_workers=workers > 0)) for count in method.batch)
+    loaders = [endless(DataLoader(dataset, count, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0))
+               for count in method.batch]
 
     def our_step():
-        a, b = (torch.randint(len(images), (count,)) for count in method.batch)
-        ours.step(method.views(images[a]), labels[a], method.views(images[b]))
+        picked = [torch.randint(len(images), (count,)) for count in method.batch]
+        ours.step(*((method.views(images[i]), labels[i]) for i in picked))
 
     def plain_step():
-        (xs, y), (xt, _) = next(source), next(target)
-        plain.step(*(xs, y, xt) if dataset.views else (method.views(xs), y, method.views(xt)))
+        parts = [next(loader) for loader in loaders]
+        plain.step(*((x if dataset.views else method.views(x), y) for x, y in parts))
 
     return our_step, plain_step
 
@@ -138,12 +157,30 @@ def compare(name, ours, plain, images, repeats):
     print(f"| {name} | {a:,.0f} | {b:,.0f} | {a / b:.1f} |", flush=True)
 
 
+def compare_steps(methods, folder, names, labels, images, repeats):
+    """A row for each method and each of the three plain ways."""
+    for method in methods:
+        for one_by_one, workers, title in ((True, 1, "image by image, two workers"), (False, 1, "in batches, two workers"),
+                                           (False, 0, "in batches, no worker")):
+            dataset = Plain(folder, names, labels, method.views if one_by_one else None)
+            our_step, plain_step = make_steps(method, dataset, images, labels, workers)
+            compare(f"{method.__name__} training step, {title}", lambda: [our_step() for _ in range(20)],
+                    lambda: [plain_step() for _ in range(20)], 20 * sum(method.batch), repeats)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, bf16: {has_bf16(CPU)}")
+    print("| images/s | this repository | the plain way | ratio |\n|---|---|---|---|")
+
+    folder = os.path.join(args.data_dir, "face", "train")
+    names = list_images(folder)[:args.images]
+    compare_steps([VAE], folder, names, torch.zeros(len(names)), load_images(folder, names, size=64), args.repeats)
+
     folder = os.path.join(args.data_dir, "digits", "mnistm", "train")
     names = list_images(folder)[:args.images]
     truth = read_labels(f"{folder}.csv")
@@ -158,16 +195,8 @@ def main():
     def predict_plain():
         return [net.classifier(net.layers(standardise(x.float() / 255))).argmax(1) for x, _ in DataLoader(dataset, 500, num_workers=2)]
 
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, bf16: {has_bf16(CPU)}")
-    print("| images/s | this repository | the plain way | ratio |\n|---|---|---|---|")
     compare("loading", lambda: load_images(folder, names), load_plain, len(names), args.repeats)
-    for method in (DANN, AdaMatch):
-        for one_by_one, workers, title in ((True, 1, "image by image, two workers"), (False, 1, "in batches, two workers"),
-                                           (False, 0, "in batches, no worker")):
-            samples = Plain(folder, names, labels, method.views if one_by_one else None)
-            our_step, plain_step = make_steps(method, samples, images, labels, workers)
-            compare(f"{method.__name__} training step, {title}", lambda: [our_step() for _ in range(20)],
-                    lambda: [plain_step() for _ in range(20)], 20 * sum(method.batch), args.repeats)
+    compare_steps([DANN, AdaMatch], folder, names, labels, images, args.repeats)
     compare("inference, files to labels", lambda: forward(net, load_images(folder, names), CPU).argmax(1), predict_plain,
             len(names), args.repeats)
 

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -14,7 +15,7 @@ from common.runtime import write_csv
 
 @pytest.fixture(scope="session")
 def make_data():
-    """A function that writes a tiny data set in the course's layout: ten kinds of stripes stand for the digits."""
+    """A function that writes a tiny data set in the course's layout: ten kinds of stripes stand for the digits, discs for the faces."""
     def make(root, train=40, test=20):
         rng = np.random.RandomState(0)
         for domain, channels in (("usps", 1), ("mnistm", 3), ("svhn", 3)):
@@ -27,6 +28,16 @@ def make_data():
                     noisy = (stripes + rng.normal(0, 20, (28, 28, channels))).clip(0, 255).astype(np.uint8)
                     Image.fromarray(noisy.squeeze()).save(os.path.join(folder, f"{i:05d}.png"))
                 write_csv(f"{folder}.csv", ("image_name", "label"), [(f"{i:05d}.png", y) for i, y in enumerate(labels)])
+        rows, columns = np.mgrid[-1:1:64j, -1:1:64j]
+        disc = (rows ** 2 + columns ** 2 < 0.5)[:, :, None]
+        for split, first, count in (("train", 0, train), ("test", 40000, 2 * test)):
+            folder = os.path.join(root, "face", split)
+            os.makedirs(folder)
+            names, male = [f"{first + i:05d}.png" for i in range(count)], [float(i % 2) for i in range(count)]
+            for name in names:
+                picture = np.where(disc, rng.randint(100, 200, 3), 40) + rng.randint(0, 20, (64, 64, 3))
+                Image.fromarray(picture.astype(np.uint8)).save(os.path.join(folder, name))
+            write_csv(f"{folder}.csv", ("image_name", "Male", "Smiling"), zip(names, male, male[::-1]))
         return str(root)
     return make
 
@@ -58,6 +69,33 @@ def one_line_error(process):
     lines = process.stderr.strip().splitlines()
     assert len(lines) == 1, process.stderr
     return lines[0]
+
+
+def run_main(train, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+    train.main()
+
+
+def assert_resume_is_bit_for_bit(train, arguments, tmp_path, monkeypatch):
+    """A run that was interrupted after its first epoch and resumed has the weights, optimizer and log of one that was not."""
+    run_main(train, monkeypatch, *arguments, "--out-dir", tmp_path / "whole")
+
+    end_epoch = train.Run.end_epoch
+    with monkeypatch.context() as patch:
+        def end_and_interrupt(self, row):
+            end_epoch(self, row)
+            raise KeyboardInterrupt
+        patch.setattr(train.Run, "end_epoch", end_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_main(train, patch, *arguments, "--out-dir", tmp_path / "halves")
+    assert not (tmp_path / "halves" / "model.pth").exists()
+    torch.rand(7)  # whatever else drew random numbers meanwhile
+    run_main(train, monkeypatch, *arguments, "--out-dir", tmp_path / "halves", "--resume")
+
+    whole, halves = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "halves"))
+    torch.testing.assert_close(whole["parts"], halves["parts"], rtol=0, atol=0, equal_nan=True)
+    untimed = [[{k: v for k, v in row.items() if "second" not in k} for row in saved["rows"]] for saved in (whole, halves)]
+    assert untimed[0] == untimed[1]
 
 
 @pytest.fixture(scope="session")

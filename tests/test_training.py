@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common.weights import load_weights
-from conftest import ROOT, one_line_error
+from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, run_main
 from p3_dann import train as p3
 from p3_dann.model import DigitNet
 from p4_uda import train as p4
@@ -21,11 +21,6 @@ RUNS = {"p3 source": (p3, ["--mode", "source"]), "p3 dann": (p3, ["--mode", "dan
         "p4 switches": (p4, ["--interpolation", "--without", "align", "relative", "classwise", "balance"])}
 every_run = pytest.mark.parametrize("train, options", RUNS.values(), ids=RUNS)
 adapting_runs = pytest.mark.parametrize("train, options", [RUNS["p3 dann"], RUNS["p4 uda"]], ids=["p3", "p4"])
-
-
-def run_main(train, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-    train.main()
 
 
 @every_run
@@ -72,29 +67,7 @@ def test_command_lines(train, options, data_dir, tmp_path, python, tiny_run):
 
 @adapting_runs
 def test_resume_equals_an_uninterrupted_run_bit_for_bit(train, options, data_dir, tmp_path, monkeypatch, tiny_run):
-    arguments = ["--data-dir", data_dir, *PAIR, *options, *tiny_run]
-    run_main(train, monkeypatch, *arguments, "--out-dir", tmp_path / "whole")
-
-    end_epoch = train.Run.end_epoch
-    with monkeypatch.context() as patch:
-        def end_and_interrupt(self, row):
-            end_epoch(self, row)
-            raise KeyboardInterrupt
-        patch.setattr(train.Run, "end_epoch", end_and_interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run_main(train, patch, *arguments, "--out-dir", tmp_path / "halves")
-    assert not (tmp_path / "halves" / "model.pth").exists()
-    torch.rand(7)  # whatever else drew random numbers meanwhile
-    run_main(train, monkeypatch, *arguments, "--out-dir", tmp_path / "halves", "--resume")
-
-    whole, halves = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "halves"))
-    for part in ("net", "discriminator") if train is p3 else ("net", "pseudo_labels"):
-        for key, value in whole["parts"][part].items():
-            assert torch.equal(value, halves["parts"][part][key]), key
-    for key, value in whole["parts"]["ema"]["state"].items():
-        assert torch.equal(value, halves["parts"]["ema"]["state"][key]), key
-    untimed = [[{k: v for k, v in row.items() if "second" not in k} for row in saved["rows"]] for saved in (whole, halves)]
-    assert untimed[0] == untimed[1]
+    assert_resume_is_bit_for_bit(train, ["--data-dir", data_dir, *PAIR, *options, *tiny_run], tmp_path, monkeypatch)
 
 
 @adapting_runs

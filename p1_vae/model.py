@@ -1,0 +1,78 @@
+"""A convolutional VAE for 64x64 faces: Kingma & Welling 2014, "Auto-Encoding Variational Bayes", ICLR.
+
+`residual`, the shipped one: residual blocks; the decoder enlarges bilinearly after convolving, so that no chequerboard can arise, and its
+last layer gives 2x2 pixels each (Shi et al. 2016), so that nothing but the rearrangement runs at 64x64.
+`plain`, for comparison: four convolutions of stride 2, and as many transposed ones.
+"""
+import torch
+from torch import nn
+
+
+class ResidualBlock(nn.Module):
+    """x + two 3x3 convolutions of it, normalised first (He et al. 2016, "Identity Mappings in Deep Residual Networks")."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
+def down(inputs, outputs):
+    return nn.Sequential(ResidualBlock(inputs), nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), nn.Conv2d(inputs, outputs, 4, 2, 1))
+
+
+def up(inputs, outputs):
+    return nn.Sequential(ResidualBlock(inputs), nn.Conv2d(inputs, outputs, 3, padding=1), nn.Upsample(scale_factor=2, mode="bilinear"))
+
+
+def residual(w):
+    """Encoder layers [N, 3, 64, 64] -> [N, 8w, 4, 4] and decoder layers the other way."""
+    return ([nn.Conv2d(3, w, 4, 2, 1), down(w, 2 * w), down(2 * w, 4 * w), down(4 * w, 8 * w), nn.BatchNorm2d(8 * w), nn.ReLU(inplace=True)],
+            [up(8 * w, 4 * w), up(4 * w, 2 * w), up(2 * w, w), ResidualBlock(w), nn.BatchNorm2d(w), nn.ReLU(inplace=True),
+             nn.Conv2d(w, 12, 3, padding=1), nn.PixelShuffle(2)])
+
+
+def plain(w):
+    """As `residual`."""
+    sizes = [w, 2 * w, 4 * w, 8 * w]
+    encoder, decoder = [nn.Conv2d(3, w, 4, 2, 1), nn.ReLU(inplace=True)], []
+    for a, b in zip(sizes, sizes[1:]):
+        encoder += [nn.Conv2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+        decoder = [nn.BatchNorm2d(b), nn.ReLU(inplace=True), nn.ConvTranspose2d(b, a, 4, 2, 1), *decoder]
+    return encoder, [*decoder, nn.BatchNorm2d(w), nn.ReLU(inplace=True), nn.ConvTranspose2d(w, 3, 4, 2, 1)]
+
+
+MODELS = {"residual": residual, "plain": plain}
+
+
+class VAE(nn.Module):
+    """Images [N, 3, 64, 64] on [0, 1] -> means and log variances [N, latent_dim]; latents [N, latent_dim] -> images on [0, 1]."""
+
+    def __init__(self, model="residual", width=24, latent_dim=512):
+        super().__init__()
+        encoder, decoder = MODELS[model](width)
+        self.encoder = nn.Sequential(*encoder, nn.Flatten(), nn.Linear(8 * width * 16, 2 * latent_dim))
+        self.decoder = nn.Sequential(nn.Linear(latent_dim, 8 * width * 16), nn.Unflatten(1, (8 * width, 4, 4)), *decoder, nn.Sigmoid())
+
+    def encode(self, x):
+        """The posterior's mean and log variance, [N, latent_dim] each, in float32 or more."""
+        mean, log_variance = self.encoder(2 * x - 1).chunk(2, 1)
+        return mean.to(x.dtype), log_variance.to(x.dtype)
+
+    def decode(self, z):
+        return self.decoder(z)
+
+    def forward(self, x):
+        """Reconstructions from one draw z = mean + sigma * noise of each posterior, the means and the log variances."""
+        mean, log_variance = self.encode(x)
+        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        return self.decode(z), mean, log_variance
+
+
+def kl_divergence(mean, log_variance):
+    """KL(N(mean, sigma^2) || N(0, 1)) per image and dimension, [N, latent_dim], in nats (Kingma & Welling 2014, appendix B)."""
+    return -0.5 * (1 + log_variance - mean ** 2 - log_variance.exp())

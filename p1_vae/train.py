@@ -1,0 +1,100 @@
+"""Train the VAE of problem 1.
+
+    python3 p1_vae/train.py --data-dir hw3_data
+    python3 p1_vae/train.py ... --resume                # go on after an interruption
+    python3 p1_vae/train.py ... --epochs 1 --limit 512  # try it out, in seconds
+
+loss = MSE + weight * KL, with MSE averaged over pixels, channels and the batch, on [0, 1]; KL in nats, summed over
+the latent dimensions and averaged over the batch. Writes config.json, log.csv, checkpoint.pt and, at the end,
+model.pth (the EMA weights) into --out-dir.
+"""
+import argparse
+import os
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from common.augment import flip_half
+from common.data import load_faces
+from common.runtime import EMA, Run, at_least, autocast, learning_rate, pick_device, save_weights
+from p1_vae.model import MODELS, VAE, kl_divergence
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=at_least(1), default=30)
+    parser.add_argument("--batch-size", type=at_least(2), default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--kl-weight", type=float, default=1e-5, help="on the KL in nats, beside the MSE on [0, 1]")
+    parser.add_argument("--warm-up", type=at_least(0), default=1, metavar="EPOCHS", help="in which the KL's weight grows from 0")
+    parser.add_argument("--latent-dim", type=at_least(1), default=512)
+    parser.add_argument("--model", choices=MODELS, default="residual")
+    parser.add_argument("--width", type=at_least(1), default=24, help="channels of the first layers")
+    parser.add_argument("--limit", type=at_least(1), help="use only the first images")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out-dir", help="default: runs/p1_KLWEIGHT_SEED")
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    args.out_dir = args.out_dir or os.path.join("runs", f"p1_{args.kl_weight:g}_{args.seed}")
+    return args
+
+
+def main():
+    args = parse_args()
+    device = pick_device(args.device)
+    torch.manual_seed(args.seed)
+
+    images = load_faces(args.data_dir, "train", args.limit).to(device)
+    if len(images) < args.batch_size:
+        raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
+
+    net = VAE(args.model, args.width, args.latent_dim).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-4, fused=True)
+    ema = EMA(net, decay=0.999)
+
+    config = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
+    run = Run(args.out_dir, config, args.resume, {"net": net, "optimizer": optimizer, "ema": ema})
+
+    per_epoch = len(images) // args.batch_size
+    steps = args.epochs * per_epoch
+    for epoch in range(len(run.rows), args.epochs):
+        started, totals = time.time(), torch.zeros(2, device=device)
+        kl_by_dimension = torch.zeros(args.latent_dim, device=device)
+        order = torch.randperm(len(images), device=device)
+        for i in range(per_epoch):
+            step = epoch * per_epoch + i
+            x = flip_half(images[order[i * args.batch_size:(i + 1) * args.batch_size]]).float() / 255
+            with autocast(device):
+                reconstruction, mean, log_variance = net(x)
+            mse = F.mse_loss(reconstruction.float(), x)
+            kl = kl_divergence(mean, log_variance).mean(0)
+            # from 0, so that the decoder learns to use the latent before it is priced
+            loss = mse + args.kl_weight * min(1, step / max(1, args.warm_up * per_epoch)) * kl.sum()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, steps, args.lr)
+            optimizer.step()
+            ema.update(net)
+            totals += torch.stack([mse, kl.sum()]).detach()
+            kl_by_dimension += kl.detach() / per_epoch
+        mse, kl = (totals / per_epoch).tolist()
+        seconds = time.time() - started
+        run.end_epoch({"step": (epoch + 1) * per_epoch, "mse": mse, "kl": kl, "dimensions_in_use": int((kl_by_dimension > 0.05).sum()),
+                       "images_per_second": per_epoch * args.batch_size / seconds, "seconds": seconds})
+
+    save_weights(os.path.join(args.out_dir, "model.pth"), ema.state, config)
+    print(f"wrote {os.path.join(args.out_dir, 'model.pth')}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\ninterrupted: the same command with --resume goes on from the last whole epoch")

