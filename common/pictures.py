@@ -56,7 +56,8 @@ def save_pictures(folder, names, pixels):
     """Write uint8 [N, H, W, 3] as PNGs of these names, encoded in threads."""
     make_folder(folder)
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda name, x: Image.fromarray(x).save(os.path.join(folder, name), "PNG", compress_level=1), names, pixels))
+        list(pool.map(lambda name, x: write_atomic(os.path.join(folder, name), lambda part: Image.fromarray(x).save(part, "PNG", compress_level=1)),
+                      names, pixels))
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir))
 from common.data import list_images, load_images
 from common.pictures import save_pictures, to_pixels, write_grid, write_samples
-from common.runtime import pick_device, write_csv
+from common.runtime import at_least, pick_device, write_csv
 from common.weights import load_weights
 from p1_vae.model import VAE
 
@@ -36,6 +36,8 @@ def load_vae(path, device):
 def reconstruct(net, img_dir, output_dir, device):
     """Reconstruct every image of a folder from its posterior's mean; write the pictures and their MSE."""
     names = list_images(img_dir)
+    if os.path.realpath(output_dir) == os.path.realpath(img_dir):
+        raise SystemExit(f"the reconstructions would take the place of the images in {img_dir}: use another --output-dir")
     rows = []
     for part in range(0, len(names), 250):
         x = load_images(img_dir, names[part:part + 250], size=64).to(device).float() / 255
@@ -50,7 +52,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--output", help="write the grid here")
-    action.add_argument("--num-images", type=int)
+    action.add_argument("--num-images", type=at_least(1))
     action.add_argument("--reconstruct", metavar="IMG_DIR")
     parser.add_argument("--output-dir")
     parser.add_argument("--weights", default=os.path.join(HERE, "weights", "vae.pth"))
@@ -58,8 +60,6 @@ def main():
     args = parser.parse_args()
     if (args.output is None) != (args.output_dir is not None):
         parser.error("--num-images and --reconstruct need --output-dir, and --output does not take it")
-    if args.num_images is not None and args.num_images < 1:
-        parser.error(f"--num-images {args.num_images} is too small")
 
     device = pick_device(args.device)
     net, latent_dim = load_vae(args.weights, device)

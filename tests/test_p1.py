@@ -1,6 +1,7 @@
 """Problem 1: the VAE, its loss, and its three ways of inference."""
 import csv
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from common.pictures import draw_latents, grid, to_pixels
 from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, run_main
 from p1_vae import train
 from p1_vae.model import MODELS, VAE, kl_divergence
-from report.frechet import frechet
+from report.frechet import features, frechet
 
 INFERENCE = os.path.join(ROOT, "p1_vae", "inference.py")
 FIGURE = os.path.join(ROOT, "report", "figures", "fig1_4.png")
+FACES = os.path.join(ROOT, "report", "figures")  # a folder of images
 TINY = ["--width", "2", "--latent-dim", "8", "--epochs", "2", "--batch-size", "8", "--device", "cpu"]
 
 
@@ -132,6 +134,12 @@ def test_frechet_distance_equals_its_closed_form():
     assert frechet(a, a.flip(0)) == pytest.approx(0, abs=1e-9)
 
 
+def test_the_features_packages_absence_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(SystemExit, match="pip install efficientnet-lite-pytorch"):
+        features(FACES, [])
+
+
 def test_about_half_of_the_faces_are_mirrored():
     x = torch.arange(2000 * 4).view(2000, 1, 1, 4)
     y = flip_half(x)
@@ -173,6 +181,7 @@ def test_reconstruction(data_dir, python, tmp_path):
     (["--output", "b.png", "--weights", "absent.pth"], "weights not found"),
     (["--num-images", "2", "--output-dir", "a file"], "cannot make the folder"),
     (["--reconstruct", "nowhere", "--output-dir", "r"], "not found"),
+    (["--reconstruct", FACES, "--output-dir", FACES], "would take the place"),
     (["--output", "b.png", "--weights", os.path.join(ROOT, "p3_dann", "weights", "usps_mnistm.pth")], "not a model of problem 1"),
 ])
 def test_bad_input(options, message, python, tmp_path):
