@@ -32,8 +32,8 @@ def draw_printed(text, path):
     """What `print(model)` gives, as a picture in two columns."""
     lines = text.splitlines()
     half = -(-len(lines) // 2)
-    figure = plt.figure(figsize=(12, 0.135 * half + 0.2))
-    for x, column in ((0.01, lines[:half]), (0.51, lines[half:])):
+    figure = plt.figure(figsize=(14, 0.128 * half + 0.2))
+    for x, column in ((0.005, lines[:half]), (0.505, lines[half:])):
         figure.text(x, 0.99, "\n".join(column), family="monospace", fontsize=7.5, va="top")
     save_figure(figure, path)
 
@@ -60,9 +60,9 @@ def draw_sweep(data_dir, path):
     axis.plot(sweep["test_mse"], sweep["fd_efflite"], marker="o", color=DOMAIN_COLOURS[0], label="the sweep's short runs")
     axis.plot(shipped["test_mse"], shipped["fd_efflite"], marker="*", markersize=13, linestyle="", color=DOMAIN_COLOURS[1], label="the shipped run")
     for _, row in [*sweep.iterrows(), (0, shipped)]:
-        axis.annotate(f"λ = {row['kl_weight']:g}", (row["test_mse"], row["fd_efflite"]), (6, 6), textcoords="offset points", fontsize=9)
-    axis.set(xlabel="MSE of reconstructed test faces, per value, images on [0, 1]", ylabel="FD-EffLite of 5,000 samples", xlim=(0, None))
-    axis.margins(x=0.15, y=0.12)
+        axis.annotate(f"λ = {row['kl_weight']:g}".replace("e-0", "e-"), (row["test_mse"], row["fd_efflite"]), (6, 6), textcoords="offset points", fontsize=9)
+    axis.set(xlabel="MSE of reconstructed test faces, per value, images on [0, 1]", ylabel="FD-EffLite of 5,000 samples")
+    axis.margins(x=0.2, y=0.12)
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     save_figure(figure, path)
