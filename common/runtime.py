@@ -174,7 +174,7 @@ class Run:
         write_csv(self.log, self.rows[0], [row.values() for row in self.rows])
         left = (time.time() - self.started) / (done - self.first_epoch) * (epochs - done)
         line = f"epoch {done}/{epochs}  left {left // 60:.0f}m{left % 60:02.0f}s  "
-        line += "  ".join(f"{k} {v:.4g}" for k, v in row.items())
+        line += "  ".join(f"{k} {v:{'d' if isinstance(v, int) else '.4g'}}" for k, v in row.items())
         if sys.stdout.isatty() and done < epochs:  # refreshed in place; a wrapped line could not be
             print(line[:shutil.get_terminal_size().columns - 1], end="\033[K\r", flush=True)
         else:

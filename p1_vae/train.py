@@ -37,10 +37,10 @@ def parse_args():
     parser.add_argument("--width", type=at_least(1), default=24, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out-dir", help="default: runs/p1_KLWEIGHT_SEED")
+    parser.add_argument("--out-dir", help="default: runs/p1_MODEL_KLWEIGHT_SEED")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
-    args.out_dir = args.out_dir or os.path.join("runs", f"p1_{args.kl_weight:g}_{args.seed}")
+    args.out_dir = args.out_dir or os.path.join("runs", f"p1_{args.model}_{args.kl_weight:g}_{args.seed}")
     return args
 
 
