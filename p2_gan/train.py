@@ -1,0 +1,112 @@
+"""Train the GAN of problem 2.
+
+    python3 p2_gan/train.py --data-dir hw3_data
+    python3 p2_gan/train.py ... --model dcgan           # the textbook one, for comparison
+    python3 p2_gan/train.py ... --resume                # go on after an interruption
+    python3 p2_gan/train.py ... --epochs 1 --limit 512  # try it out, in seconds
+
+Writes config.json, log.csv, checkpoint.pt, samples_*.png of one fixed latent and, at the end, model.pth (the EMA
+weights of the generator) into --out-dir.
+"""
+import argparse
+import os
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from common.augment import diff_augment, flip_half
+from common.data import load_faces
+from common.pictures import draw_latents, grid, save_picture, to_pixels
+from common.runtime import EMA, Run, at_least, autocast, pick_device, save_weights
+from p2_gan.model import LATENT, Discriminator, Generator
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=at_least(1), default=40)
+    parser.add_argument("--batch-size", type=at_least(2), default=64)
+    parser.add_argument("--lr", type=float, default=2e-4, help="of the generator")
+    parser.add_argument("--lr-discriminator", type=float, default=4e-4)
+    parser.add_argument("--width", type=at_least(2), default=32, help="channels of the widest layers are 8 times this")
+    parser.add_argument("--limit", type=at_least(1), help="use only the first images")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out-dir", help="default: runs/p2_SEED")
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+    args.out_dir = args.out_dir or os.path.join("runs", f"p2_{args.seed}")
+    return args
+
+
+def discriminator_loss(real, fake):
+    """Hinge loss of scores [N] (Lim & Ye 2017)."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def generator_loss(fake):
+    return -fake.mean()
+
+
+def main():
+    args = parse_args()
+    device = pick_device(args.device)
+    torch.manual_seed(args.seed)
+
+    images = load_faces(args.data_dir, "train", args.limit).to(device)
+    if len(images) < args.batch_size:
+        raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
+
+    generator = Generator(args.width).to(device, memory_format=torch.channels_last)
+    discriminator = Discriminator(args.width).to(device, memory_format=torch.channels_last)
+    g_optimizer = torch.optim.Adam(generator.parameters(), args.lr, betas=(0, 0.9), fused=True)
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), args.lr_discriminator, betas=(0, 0.9), fused=True)
+    ema = EMA(generator, decay=0.999)
+
+    config = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
+    run = Run(args.out_dir, config, args.resume, {"generator": generator, "discriminator": discriminator,
+                                                  "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "ema": ema})
+
+    fixed = draw_latents(32, LATENT).float().to(device)
+    count, per_epoch = args.batch_size, len(images) // args.batch_size
+    for epoch in range(len(run.rows), args.epochs):
+        started, totals = time.time(), torch.zeros(4, device=device)
+        order = torch.randperm(len(images), device=device)
+        for i in range(per_epoch):
+            real = flip_half(images[order[i * count:(i + 1) * count]]).float() / 255
+            with autocast(device):
+                with torch.no_grad():
+                    fake = generator(torch.randn(count, LATENT, device=device))
+                scores = discriminator(diff_augment(torch.cat([real, fake]))).float()
+            d_loss = discriminator_loss(scores[:count], scores[count:])
+            d_optimizer.zero_grad()
+            d_loss.backward()
+            d_optimizer.step()
+
+            discriminator.requires_grad_(False)
+            with autocast(device):
+                g_loss = generator_loss(discriminator(diff_augment(generator(torch.randn(count, LATENT, device=device)))).float())
+            g_optimizer.zero_grad()
+            g_loss.backward()
+            g_optimizer.step()
+            discriminator.requires_grad_(True)
+            ema.update(generator)
+            totals += torch.stack([d_loss, g_loss, (scores[:count] > 0).float().mean(), (scores[count:] < 0).float().mean()]).detach()
+        row = dict(zip(("d_loss", "g_loss", "accuracy_real", "accuracy_fake"), (totals / per_epoch).tolist()))
+        seconds = time.time() - started
+        with torch.inference_mode():
+            save_picture(os.path.join(args.out_dir, f"samples_{epoch + 1:03d}.png"), grid(to_pixels(ema.model(fixed))))
+        run.end_epoch({"step": (epoch + 1) * per_epoch, **row, "images_per_second": per_epoch * count / seconds, "seconds": seconds})
+
+    save_weights(os.path.join(args.out_dir, "model.pth"), ema.state, config)
+    print(f"wrote {os.path.join(args.out_dir, 'model.pth')}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("\ninterrupted: the same command with --resume goes on from the last whole epoch")
