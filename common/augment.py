@@ -103,3 +103,18 @@ def strong_digits(images):
 def flip_half(images):
     """Mirror about half of the images [N, C, H, W]: a mirrored face is a face."""
     return torch.where(torch.rand((len(images), 1, 1, 1), device=images.device) < 0.5, images.flip(3), images)
+
+
+def diff_augment(x, translate=1 / 8):
+    """Shift by up to `translate` of the side, zeros moving in, and cut out a square of half the side: images [N, C, H, H], differentiable.
+
+    For real and generated images alike, in both steps of a GAN (Zhao et al. 2020, DiffAugment: translation and cutout).
+    """
+    n, _, size, _ = x.shape
+    reach = round(size * translate)
+    along = torch.arange(size, device=x.device)
+    shift = torch.randint(0, 2 * reach + 1, (2, n, 1), device=x.device) + along
+    x = F.pad(x, [reach] * 4)[torch.arange(n, device=x.device)[:, None, None], :, shift[0][:, :, None], shift[1][:, None, :]].permute(0, 3, 1, 2)
+    centre = torch.randint(0, size + 1, (2, n, 1), device=x.device)
+    inside = ((along - centre[0]).abs() < size / 4)[:, :, None] & ((along - centre[1]).abs() < size / 4)[:, None, :]
+    return x.masked_fill(inside[:, None], 0)

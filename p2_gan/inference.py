@@ -9,23 +9,25 @@ import argparse
 import os
 import sys
 
+import torch
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, os.pardir))
 from common.pictures import write_grid, write_samples
 from common.runtime import at_least, pick_device
 from common.weights import load_weights
-from p2_gan.model import LATENT, Generator
+from p2_gan.model import LATENT, MODELS
 
 
 def load_generator(path, device):
     """The generator of a weights file, in eval mode on `device`."""
     state, config = load_weights(path)
     try:
-        net = Generator(config["width"])
+        net = MODELS[config["model"]][0](config["width"])
         net.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError):
         raise SystemExit(f"not a model of problem 2: {path}")
-    return net.to(device).eval()
+    return net.to(device, memory_format=torch.channels_last).eval()
 
 
 def main():
@@ -33,7 +35,7 @@ def main():
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--output", help="write the grid here")
     action.add_argument("--num-images", type=at_least(1))
-    parser.add_argument("--output-dir", help="for --num-images")
+    parser.add_argument("--output-dir")
     parser.add_argument("--weights", default=os.path.join(HERE, "weights", "gan.pth"))
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()

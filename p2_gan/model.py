@@ -1,9 +1,10 @@
-"""A residual GAN for 64x64 faces with spectral normalisation, and the textbook DCGAN.
+"""A residual GAN for 64x64 faces, and the textbook DCGAN.
 
-Residual generator and discriminator, hinge loss: Miyato et al. 2018, "Spectral Normalization for GANs", ICLR (its table 4, with fewer channels).
-Differentiable augmentation: Zhao et al. 2020, NeurIPS. DCGAN: Radford et al. 2016, ICLR.
+Generator: residual blocks (Miyato et al. 2018, "Spectral Normalization for GANs", ICLR, table 4) whose batch norm the latent scales and
+shifts (Chen et al. 2019, "On Self Modulation for GANs", ICLR); the last layers give 2x2 pixels at a time (Shi et al. 2016).
+Discriminator: a chain of convolutions with spectral normalisation and without batch norm (Miyato et al. 2018, table 3).
+DCGAN: Radford et al. 2016, ICLR.
 """
-import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -11,60 +12,58 @@ from torch.nn.utils.parametrizations import spectral_norm
 LATENT = 128
 
 
+class Modulation(nn.Module):
+    """Features [N, channels, H, H] and latents [N, 128] -> ReLU of the features' batch norm, scaled and shifted by the latent."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.affine = nn.Linear(LATENT, 2 * channels)
+
+    def forward(self, x, z):
+        scale, shift = self.affine(z)[:, :, None, None].chunk(2, 1)
+        return F.relu(self.norm(x) * (1 + scale) + shift)
+
+
 class UpBlock(nn.Module):
-    """Features [N, inputs, H, H] -> [N, outputs, 2H, 2H]: two convolutions beside a 1x1 one."""
+    """Features [N, inputs, H, H] -> [N, outputs, 2H, 2H]: two modulated convolutions beside a 1x1 one."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), nn.Upsample(scale_factor=2), nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-            nn.BatchNorm2d(outputs), nn.ReLU(inplace=True), nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.Upsample(scale_factor=2))
+        self.first, self.second = Modulation(inputs), Modulation(outputs)
+        self.narrow = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.refine = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
 
-    def forward(self, x):
-        return self.layers(x) + self.skip(x)
+    def forward(self, x, z):
+        y = self.second(self.narrow(self.first(x, z)), z)
+        return self.refine(F.interpolate(y, scale_factor=2)) + F.interpolate(self.skip(x), scale_factor=2)
 
 
 class Generator(nn.Module):
     """Latents [N, 128] -> images [N, 3, 64, 64] on [0, 1]."""
 
-    def __init__(self, width=32):
+    def __init__(self, width):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(LATENT, 16 * 8 * width), nn.Unflatten(1, (8 * width, 4, 4)),
-            UpBlock(8 * width, 8 * width), UpBlock(8 * width, 4 * width), UpBlock(4 * width, 2 * width),
-            nn.BatchNorm2d(2 * width), nn.ReLU(inplace=True), nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.PixelShuffle(2),
-            nn.ReLU(inplace=True), nn.Conv2d(width // 2, 3, 3, padding=1), nn.Sigmoid())
+        self.start = nn.Sequential(nn.Linear(LATENT, 16 * 16 * width), nn.Unflatten(1, (16 * width, 4, 4)))
+        self.blocks = nn.ModuleList([UpBlock(16 * width, 8 * width), UpBlock(8 * width, 4 * width), UpBlock(4 * width, 2 * width)])
+        self.last = Modulation(2 * width)
+        self.pixels = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.ReLU(inplace=True),
+                                    nn.Conv2d(width, 3, 3, padding=1), nn.Sigmoid())
 
     def forward(self, z):
-        return self.layers(z)
+        x = self.start(z)
+        for block in self.blocks:
+            x = block(x, z)
+        return self.pixels(self.last(x, z))
 
 
-class DownBlock(nn.Module):
-    """Features [N, inputs, H, H] -> [N, outputs, H / 2, H / 2]: two convolutions beside a 1x1 one; no batch norm."""
-
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.ReLU(), spectral_norm(nn.Conv2d(inputs, inputs, 3, padding=1)),
-            nn.ReLU(inplace=True), spectral_norm(nn.Conv2d(inputs, outputs, 3, padding=1)), nn.AvgPool2d(2))
-        self.skip = nn.Sequential(nn.AvgPool2d(2), spectral_norm(nn.Conv2d(inputs, outputs, 1)))
-
-    def forward(self, x):
-        return self.layers(x) + self.skip(x)
-
-
-class Discriminator(nn.Module):
-    """Images [N, 3, 64, 64] on [0, 1] -> one score [N] each, above 0 for real."""
-
-    def __init__(self, width=32):
-        super().__init__()
-        self.layers = nn.Sequential(
-            spectral_norm(nn.Conv2d(3, 2 * width, 4, 2, 1)), DownBlock(2 * width, 4 * width), DownBlock(4 * width, 8 * width),
-            DownBlock(8 * width, 8 * width), nn.ReLU(inplace=True), nn.Flatten(), spectral_norm(nn.Linear(16 * 8 * width, 1)), nn.Flatten(0))
-
-    def forward(self, x):
-        return self.layers((2 * x - 1).contiguous(memory_format=torch.channels_last))
+def discriminator(w):
+    """Images [N, 3, 64, 64] on [-1, 1] -> one score [N] each, above 0 for real."""
+    layers = []
+    for inputs, outputs in ((3, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w), (8 * w, 16 * w)):
+        layers += [spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1)), nn.LeakyReLU(0.1, inplace=True)]
+    return nn.Sequential(*layers, nn.Flatten(), spectral_norm(nn.Linear(16 * 16 * w, 1)), nn.Flatten(0))
 
 
 def dcgan_generator(w):
@@ -76,8 +75,11 @@ def dcgan_generator(w):
 
 
 def dcgan_discriminator(w):
-    """Images [N, 3, 64, 64] on [0, 1] -> one logit [N] each."""
+    """Images [N, 3, 64, 64] on [-1, 1] -> one logit [N] each, above 0 for real."""
     def down(inputs, outputs):
         return [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2, inplace=True)]
     return nn.Sequential(nn.Conv2d(3, w, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True), *down(w, 2 * w), *down(2 * w, 4 * w), *down(4 * w, 8 * w),
                          nn.Conv2d(8 * w, 1, 4), nn.Flatten(0))
+
+
+MODELS = {"residual": (Generator, discriminator), "dcgan": (dcgan_generator, dcgan_discriminator)}

@@ -21,7 +21,22 @@ from common.augment import diff_augment, flip_half
 from common.data import load_faces
 from common.pictures import draw_latents, grid, save_picture, to_pixels
 from common.runtime import EMA, Run, at_least, autocast, pick_device, save_weights
-from p2_gan.model import LATENT, Discriminator, Generator
+from p2_gan.model import LATENT, MODELS
+
+
+def hinge(real, fake):
+    """The discriminator's loss of its scores [N] for real and generated images (Lim & Ye 2017)."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def cross_entropy(real, fake):
+    """The same of Goodfellow et al. 2014, from logits [N]."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+# discriminator's loss, generator's loss, Adam's betas
+RECIPES = {"residual": (hinge, lambda fake: -fake.mean(), (0.0, 0.9)),
+           "dcgan": (cross_entropy, lambda fake: F.softplus(-fake).mean(), (0.5, 0.999))}
 
 
 def parse_args():
@@ -32,23 +47,16 @@ def parse_args():
     parser.add_argument("--batch-size", type=at_least(2), default=64)
     parser.add_argument("--lr", type=float, default=2e-4, help="of the generator")
     parser.add_argument("--lr-discriminator", type=float, default=4e-4)
-    parser.add_argument("--width", type=at_least(2), default=32, help="channels of the widest layers are 8 times this")
+    parser.add_argument("--model", choices=MODELS, default="residual")
+    parser.add_argument("--width", type=at_least(1), default=16, help="the deepest layers have 16 times as many channels (dcgan: 8)")
+    parser.add_argument("--augment", action="store_true", help="shift and cut out what the discriminator sees: for fewer faces than 40,000")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out-dir", help="default: runs/p2_SEED")
+    parser.add_argument("--out-dir", help="default: runs/p2_MODEL_SEED")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
-    args.out_dir = args.out_dir or os.path.join("runs", f"p2_{args.seed}")
+    args.out_dir = args.out_dir or os.path.join("runs", f"p2_{args.model}_{args.seed}")
     return args
-
-
-def discriminator_loss(real, fake):
-    """Hinge loss of scores [N] (Lim & Ye 2017)."""
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-
-
-def generator_loss(fake):
-    return -fake.mean()
 
 
 def main():
@@ -60,15 +68,20 @@ def main():
     if len(images) < args.batch_size:
         raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
 
-    generator = Generator(args.width).to(device, memory_format=torch.channels_last)
-    discriminator = Discriminator(args.width).to(device, memory_format=torch.channels_last)
-    g_optimizer = torch.optim.Adam(generator.parameters(), args.lr, betas=(0, 0.9), fused=True)
-    d_optimizer = torch.optim.Adam(discriminator.parameters(), args.lr_discriminator, betas=(0, 0.9), fused=True)
+    generator, discriminator = (net(args.width).to(device, memory_format=torch.channels_last) for net in MODELS[args.model])
+    discriminator_loss, generator_loss, betas = RECIPES[args.model]
+    g_optimizer = torch.optim.Adam(generator.parameters(), args.lr, betas=betas, fused=True)
+    d_optimizer = torch.optim.Adam(discriminator.parameters(), args.lr_discriminator, betas=betas, fused=True)
     ema = EMA(generator, decay=0.999)
 
     config = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
     run = Run(args.out_dir, config, args.resume, {"generator": generator, "discriminator": discriminator,
                                                   "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "ema": ema})
+
+    def score(x):
+        x = 2 * x - 1
+        with autocast(device):
+            return discriminator(diff_augment(x) if args.augment else x).float()
 
     fixed = draw_latents(32, LATENT).float().to(device)
     count, per_epoch = args.batch_size, len(images) // args.batch_size
@@ -78,23 +91,22 @@ def main():
         for i in range(per_epoch):
             real = flip_half(images[order[i * count:(i + 1) * count]]).float() / 255
             with autocast(device):
-                with torch.no_grad():
-                    fake = generator(torch.randn(count, LATENT, device=device))
-                scores = discriminator(diff_augment(torch.cat([real, fake]))).float()
-            d_loss = discriminator_loss(scores[:count], scores[count:])
+                fake = generator(torch.randn(count, LATENT, device=device))
+
+            real_score, fake_score = score(real), score(fake.detach())
+            d_loss = discriminator_loss(real_score, fake_score)
             d_optimizer.zero_grad()
             d_loss.backward()
             d_optimizer.step()
 
             discriminator.requires_grad_(False)
-            with autocast(device):
-                g_loss = generator_loss(discriminator(diff_augment(generator(torch.randn(count, LATENT, device=device)))).float())
+            g_loss = generator_loss(score(fake))
             g_optimizer.zero_grad()
             g_loss.backward()
             g_optimizer.step()
             discriminator.requires_grad_(True)
             ema.update(generator)
-            totals += torch.stack([d_loss, g_loss, (scores[:count] > 0).float().mean(), (scores[count:] < 0).float().mean()]).detach()
+            totals += torch.stack([d_loss, g_loss, (real_score > 0).float().mean(), (fake_score < 0).float().mean()]).detach()
         row = dict(zip(("d_loss", "g_loss", "accuracy_real", "accuracy_fake"), (totals / per_epoch).tolist()))
         seconds = time.time() - started
         with torch.inference_mode():

@@ -1,11 +1,11 @@
-"""Train and score the face models of problem 1, a row a run, into report/results/p1.csv.
+"""Train and score the face models of problem 1 or 2, a row a run, into report/results/p1.csv or p2.csv.
 
-    python3 report/faces.py --data-dir hw3_data             # trains what is not in runs/ yet, goes on where it stopped
-    python3 report/faces.py --data-dir hw3_data --ship      # and make the row `shipped` the shipped weights
+    python3 report/faces.py p1 --data-dir hw3_data          # trains what is not in runs/ yet, goes on where it stopped
+    python3 report/faces.py p1 --data-dir hw3_data --ship   # and make the row `shipped` the shipped weights
 
-test_mse is the mean squared error of the reconstructed test faces, per value, images on [0, 1], from the posterior's mean; fd_efflite
-the Fréchet distance (report/frechet.py) of 5,000 faces from N(0, I) to the first 5,000 training faces; kl is in nats per image,
-from the log's last epoch. The runs of the sweep over lambda, and of what leaves a part out, are shorter and narrower than the shipped one.
+fd_efflite is the Fréchet distance (report/frechet.py) of 5,000 faces from N(0, I) to the first 5,000 training faces; test_mse the mean
+squared error of the reconstructed test faces, per value, images on [0, 1], from the posterior's mean; kl is in nats per image, from
+the log's last epoch. The VAEs of the sweep over lambda, and of what leaves a part out, are shorter and narrower than the shipped one.
 """
 import argparse
 import csv
@@ -14,60 +14,88 @@ import os
 import statistics
 import sys
 
+import numpy as np
+from PIL import Image
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, os.pardir)
 sys.path.insert(0, ROOT)
 from common.data import list_images
+from common.pictures import MARGIN, save_picture
 from common.runtime import write_csv
 from report.frechet import features, frechet
 from report.table import RESULTS, read_log, run, ship, train
 
 COUNT = 5000  # faces of either kind
 SHORT = ["--epochs", "6", "--width", "16"]
-ROWS = {f"lambda_{weight}": ["--kl-weight", weight, *SHORT] for weight in ("1e-6", "3e-6", "1e-5", "3e-5", "1e-4")}
-ROWS |= {"no_warm_up": ["--kl-weight", "1e-5", *SHORT, "--warm-up", "0"],
+VAES = {f"lambda_{weight}": ["--kl-weight", weight, *SHORT] for weight in ("1e-6", "3e-6", "1e-5", "3e-5", "1e-4")}
+VAES |= {"no_warm_up": ["--kl-weight", "1e-5", *SHORT, "--warm-up", "0"],
          "plain": ["--kl-weight", "1e-5", *SHORT[:2], "--width", "32", "--model", "plain"],
          "shipped": []}
+GANS = {"dcgan": ["--model", "dcgan", "--width", "64", "--lr-discriminator", "2e-4", "--epochs", "16"], "shipped": []}
+PROBLEMS = {"p1": ("p1_vae", VAES), "p2": ("p2_gan", GANS)}
 
 
-def score(data_dir, out_dir, real):
-    """(test MSE, FD-EffLite to features `real`) of a run's model, by the commands that anyone else would use."""
-    inference = [os.path.join(ROOT, "p1_vae", "inference.py"), "--weights", os.path.join(out_dir, "model.pth")]
-    reconstructed, generated = os.path.join(out_dir, "reconstructed"), os.path.join(out_dir, "generated")
+def vae_columns(inference, data_dir, out_dir, last):
+    """A VAE's columns beside the distance, from the test faces and the log's last row."""
+    reconstructed = os.path.join(out_dir, "reconstructed")
     run(*inference, "--reconstruct", os.path.join(data_dir, "face", "test"), "--output-dir", reconstructed)
-    run(*inference, "--num-images", str(COUNT), "--output-dir", generated)
     with open(os.path.join(reconstructed, "mse.csv"), newline="") as file:
         mse = statistics.mean(float(row["mse"]) for row in csv.DictReader(file))
-    return mse, frechet(real, features(generated, list_images(generated)))
+    with open(os.path.join(out_dir, "config.json")) as file:
+        weight = json.load(file)["kl_weight"]
+    return {"kl_weight": f"{weight:g}", "test_mse": f"{mse:.5f}", "kl": f"{float(last['kl']):.0f}", "dimensions_in_use": last["dimensions_in_use"]}
+
+
+def gan_columns(inference, data_dir, out_dir, last):
+    """A GAN's."""
+    return {"steps": last["step"], **{key: f"{float(last[key]):.2f}" for key in ("accuracy_real", "accuracy_fake")}}
+
+
+def shown_epochs(epochs):
+    """1, 2, 4, ... and the last."""
+    return [2 ** i for i in range((epochs - 1).bit_length())] + [epochs]
+
+
+def write_progress(out_dir, epochs):
+    """The first line of a GAN's sample grids after some of its epochs, one below the other, into report/results/p2_progress.png."""
+    lines = [np.asarray(Image.open(os.path.join(out_dir, f"samples_{epoch:03d}.png")))[MARGIN:MARGIN + 64 + MARGIN] for epoch in shown_epochs(epochs)]
+    save_picture(os.path.join(RESULTS, "p2_progress.png"), np.concatenate(lines))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--runs-dir", default="runs")
-    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", default=list(ROWS), help=", ".join(ROWS))
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="; ".join(f"{p}: {', '.join(rows)}" for p, (_, rows) in PROBLEMS.items()))
     parser.add_argument("--ship", action="store_true")
     args = parser.parse_args()
-    if args.ship and "shipped" not in args.only:
+    folder, rows = PROBLEMS[args.problem]
+    names = args.only or list(rows)
+    if set(names) - rows.keys():
+        parser.error(f"{args.problem} has the rows {', '.join(rows)}")
+    if args.ship and "shipped" not in names:
         parser.error("--ship needs the row `shipped`")
 
     faces = os.path.join(args.data_dir, "face", "train")
-    names = list_images(faces)
-    real = features(faces, names[:COUNT])
-    out_dirs = {name: os.path.join(args.runs_dir, f"p1_{name}") for name in args.only}
-    commands = {name: train(os.path.join("p1_vae", "train.py"), ROWS[name], args.data_dir, out_dirs[name]) for name in args.only}
-    results = [("real faces", "", "", "", "", f"{frechet(real, features(faces, names[COUNT:2 * COUNT])):.1f}", "", "")]
+    images = list_images(faces)
+    real = features(faces, images[:COUNT])
+    out_dirs = {name: os.path.join(args.runs_dir, f"{args.problem}_{name}") for name in names}
+    commands = {name: train(os.path.join(folder, "train.py"), rows[name], args.data_dir, out_dirs[name]) for name in names}
+    results = [{"row": "real faces", "fd_efflite": f"{frechet(real, features(faces, images[COUNT:2 * COUNT])):.1f}"}]
     for name, command in commands.items():
-        mse, distance = score(args.data_dir, out_dirs[name], real)
-        log = read_log(out_dirs[name])
-        with open(os.path.join(out_dirs[name], "config.json")) as file:
-            weight = json.load(file)["kl_weight"]
-        results.append((name, f"{weight:g}", f"{mse:.5f}", f"{float(log[-1]['kl']):.0f}", log[-1]["dimensions_in_use"],
-                        f"{distance:.1f}", round(sum(float(epoch["seconds"]) for epoch in log)), command))
-    header = ("row", "kl_weight", "test_mse", "kl", "dimensions_in_use", "fd_efflite", "train_seconds", "command")
-    write_csv(os.path.join(RESULTS, "p1.csv"), header, results)
+        log, generated = read_log(out_dirs[name]), os.path.join(out_dirs[name], "generated")
+        inference = [os.path.join(ROOT, folder, "inference.py"), "--weights", os.path.join(out_dirs[name], "model.pth")]
+        columns = {"p1": vae_columns, "p2": gan_columns}[args.problem](inference, args.data_dir, out_dirs[name], log[-1])
+        run(*inference, "--num-images", str(COUNT), "--output-dir", generated)
+        results.append({"row": name, **columns, "fd_efflite": f"{frechet(real, features(generated, list_images(generated))):.1f}",
+                        "train_seconds": round(sum(float(epoch["seconds"]) for epoch in log)), "command": command})
+    write_csv(os.path.join(RESULTS, f"{args.problem}.csv"), results[-1], [[row.get(key, "") for key in results[-1]] for row in results])
     if args.ship:
-        ship("p1_vae", {"vae": out_dirs["shipped"]})
+        ship(folder, {folder.split("_")[1]: out_dirs["shipped"]})
+        if args.problem == "p2":
+            write_progress(out_dirs["shipped"], len(read_log(out_dirs["shipped"])))
 
 
 if __name__ == "__main__":

@@ -9,20 +9,28 @@ import functools
 import os
 import sys
 
+import numpy as np
 import pandas
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, os.pardir)
 sys.path.insert(0, ROOT)
 from common.data import SCENARIOS, load_faces, load_labelled
-from common.pictures import to_pixels, write_grid
+from common.pictures import draw_latents, grid, to_pixels, write_grid
 from common.predict import forward, load_digit_net
 from common.tsne import CLASS_COLOURS, DOMAIN_COLOURS, embed, plt, save_figure, scatter
+from common.weights import load_weights
 from p1_vae.inference import load_vae
+from p2_gan.inference import load_generator
+from p2_gan.model import LATENT, MODELS
+from report.faces import shown_epochs
 
 CPU = torch.device("cpu")
 VAE_WEIGHTS = os.path.join(ROOT, "p1_vae", "weights", "vae.pth")
+GAN_WEIGHTS = os.path.join(ROOT, "p2_gan", "weights", "gan.pth")
 TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
 METHODS = {"p3_dann": "DANN", "p4_uda": "AdaMatch"}
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
@@ -42,14 +50,27 @@ def draw_vae_printed(data_dir, path):
     draw_printed(str(load_vae(VAE_WEIGHTS, CPU)[0]), path)
 
 
-def draw_vae_curves(data_dir, path):
-    log = pandas.read_csv(os.path.join(HERE, "results", "p1_vae_log.csv"))
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.3), layout="constrained")
-    for axis, key, title in zip(axes, ("mse", "kl"), ("reconstruction: MSE per value, images on [0, 1]", "KL divergence: nats per image")):
-        axis.plot(log["step"], log[key], marker=".", color=DOMAIN_COLOURS[0])
+def draw_curves(log, panels, path):
+    """A panel for each title of `panels` {title: {column of report/results/LOG: label}}, over the training steps."""
+    log = pandas.read_csv(os.path.join(HERE, "results", log))
+    figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.3), layout="constrained")
+    for axis, (title, columns) in zip(axes, panels.items()):
+        for colour, (column, label) in zip(DOMAIN_COLOURS, columns.items()):
+            axis.plot(log["step"], log[column], marker=".", color=colour, label=label)
         axis.set(title=title, xlabel="training step")
         axis.grid(alpha=0.3)
+        if len(columns) > 1:
+            axis.legend(frameon=False)
     save_figure(figure, path)
+
+
+def draw_vae_curves(data_dir, path):
+    draw_curves("p1_vae_log.csv", {"reconstruction: MSE per value, images on [0, 1]": {"mse": ""}, "KL divergence: nats per image": {"kl": ""}}, path)
+
+
+def draw_gan_curves(data_dir, path):
+    draw_curves("p2_gan_log.csv", {"hinge losses": {"d_loss": "discriminator", "g_loss": "generator"},
+                                   "discriminator's accuracy": {"accuracy_real": "on real faces", "accuracy_fake": "on generated faces"}}, path)
 
 
 def draw_sweep(data_dir, path):
@@ -68,6 +89,12 @@ def draw_sweep(data_dir, path):
     save_figure(figure, path)
 
 
+def show_faces(axis, pixels):
+    """One face or one picture of faces, uint8 [H, W, 3], without ticks."""
+    axis.matshow(pixels)
+    axis.set(xticks=[], yticks=[])
+
+
 @torch.inference_mode()
 def draw_reconstructions(data_dir, path):
     """Ten random test images, their reconstructions, and the MSE of each."""
@@ -79,8 +106,7 @@ def draw_reconstructions(data_dir, path):
     for row, pictures, title in zip(axes, (x, y), ("test image", "reconstruction")):
         row[0].set_ylabel(title)
         for axis, picture in zip(row, to_pixels(pictures)):
-            axis.matshow(picture)
-            axis.set(xticks=[], yticks=[])
+            show_faces(axis, picture)
     for axis, mse in zip(axes[1], (y - x).square().mean((1, 2, 3)).tolist()):
         axis.set_xlabel(f"{mse:.4f}")
     figure.supxlabel("MSE per value, images on [0, 1]", fontsize=10)
@@ -104,6 +130,62 @@ def draw_vae_latents(attribute, data_dir, path):
     present = pandas.read_csv(os.path.join(data_dir, "face", "test.csv")).sort_values("image_name")[attribute].astype(int)
     name = attribute.replace("_", " ").lower()
     scatter(path, vae_points(data_dir), present, [f"not {name}", name], DOMAIN_COLOURS, f"VAE, latents of the test faces: {name}")
+
+
+def draw_gan_printed(data_dir, path):
+    config = load_weights(GAN_WEIGHTS)[1]
+    draw_printed("\n".join(str(net(config["width"])) for net in MODELS[config["model"]]), path)
+
+
+def draw_gan_grid(data_dir, path):
+    write_grid(path, load_generator(GAN_WEIGHTS, CPU), LATENT)
+
+
+def draw_progress(data_dir, path):
+    """The same 8 latents over training."""
+    epochs = shown_epochs(len(pandas.read_csv(os.path.join(HERE, "results", "p2_gan_log.csv"))))
+    pixels = np.asarray(Image.open(os.path.join(HERE, "results", "p2_progress.png")))
+    figure, axis = plt.subplots(figsize=(6, 6 * pixels.shape[0] / pixels.shape[1] + 0.2), layout="constrained")
+    show_faces(axis, pixels)
+    axis.set_yticks((np.arange(len(epochs)) + 0.5) * pixels.shape[0] / len(epochs), epochs)
+    axis.tick_params(length=0)
+    axis.set_ylabel("after so many epochs")
+    save_figure(figure, path)
+
+
+@functools.cache
+@torch.inference_mode()
+def gan_faces(count):
+    """Images [count, 3, 64, 64] on [0, 1] of the first latents of seed 0."""
+    return load_generator(GAN_WEIGHTS, CPU)(draw_latents(count, LATENT).float())
+
+
+def draw_neighbours(data_dir, path):
+    """8 generated faces and the three training faces nearest to each, mirrored or not, by the distance of their pixels at 32x32."""
+    fakes, images = gan_faces(8), load_faces(data_dir, "train")
+    small = F.avg_pool2d(fakes, 2).flatten(1)
+    both = torch.cat([small, F.avg_pool2d(fakes.flip(3), 2).flatten(1)])
+    distances = torch.cat([torch.cdist(both, F.avg_pool2d(part.float() / 255, 2).flatten(1)) for part in images.split(2000)], 1)
+    nearest = distances.view(2, 8, -1).amin(0).topk(3, largest=False).indices.T
+    figure, axes = plt.subplots(4, 8, figsize=(9, 4.7), layout="constrained")
+    for row, pictures, title in zip(axes, (fakes, *(images[i].float() / 255 for i in nearest)), ("generated", "nearest", "second", "third")):
+        row[0].set_ylabel(title)
+        for axis, picture in zip(row, to_pixels(pictures)):
+            show_faces(axis, picture)
+    save_figure(figure, path)
+
+
+@torch.inference_mode()
+def draw_vae_and_gan(data_dir, path):
+    """16 faces each of the VAE, of the GAN and of the training set."""
+    vae, latent_dim = load_vae(VAE_WEIGHTS, CPU)
+    sets = {"VAE": vae.decode(draw_latents(16, latent_dim).float()), "GAN": gan_faces(16), "training faces": load_faces(data_dir, "train", 16) / 255}
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.3), layout="constrained")
+    for axis, (title, faces) in zip(axes, sets.items()):
+        show_faces(axis, grid(to_pixels(faces), columns=4))
+        axis.set_title(title)
+        axis.axis("off")
+    save_figure(figure, path)
 
 
 @functools.cache
@@ -130,7 +212,8 @@ def draw_tsne(problem, source, target, colour, data_dir, path):
 
 FIGURES = {"fig1_1": draw_vae_printed, "fig1_2": draw_vae_curves, "table1_3": draw_reconstructions, "fig1_4": draw_vae_grid,
            "fig1_5_male": functools.partial(draw_vae_latents, "Male"), "fig1_5_blond": functools.partial(draw_vae_latents, "Blond_Hair"),
-           "fig1_6": draw_sweep}
+           "fig1_6": draw_sweep, "fig2_1": draw_gan_printed, "fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress,
+           "fig2_5": draw_neighbours, "fig2_6": draw_vae_and_gan}
 FIGURES |= {f"{number}_{source}_{target}_{colour}": functools.partial(draw_tsne, problem, source, target, colour)
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}

@@ -24,6 +24,8 @@ from common.data import list_images, load_images, read_labels
 from common.predict import forward
 from common.runtime import EMA, autocast, has_bf16
 from p1_vae.model import VAE as FaceVAE, kl_divergence
+from p2_gan.model import LATENT, Generator, discriminator
+from p2_gan.train import hinge
 from p3_dann.model import DigitNet, DomainDiscriminator, GradientReversal, standardise
 from p4_uda.model import PseudoLabels
 
@@ -44,6 +46,29 @@ class VAE:
         with self.learner.precision():
             reconstruction, mean, log_variance = self.net(x)
         self.learner.learn(F.mse_loss(reconstruction.float(), x) + 1e-5 * kl_divergence(mean, log_variance).sum(1).mean())
+
+
+class GAN:
+    """A training step of problem 2, likewise: both networks'."""
+    batch = (64,)
+    views = VAE.views
+
+    def __init__(self, plain):
+        self.generator, self.discriminator = Generator(16), discriminator(16)
+        self.learners = Learner(plain, self.generator), Learner(plain, self.discriminator)
+
+    def score(self, x):
+        with self.learners[1].precision():
+            return self.discriminator(2 * x - 1).float()
+
+    def step(self, faces):
+        real = faces[0][0]
+        with self.learners[0].precision():
+            fake = self.generator(torch.randn(len(real), LATENT))
+        self.learners[1].learn(hinge(self.score(real), self.score(fake.detach())))
+        self.discriminator.requires_grad_(False)
+        self.learners[0].learn(-self.score(fake).mean())
+        self.discriminator.requires_grad_(True)
 
 
 class DANN:
@@ -179,7 +204,7 @@ def main():
 
     folder = os.path.join(args.data_dir, "face", "train")
     names = list_images(folder)[:args.images]
-    compare_steps([VAE], folder, names, torch.zeros(len(names)), load_images(folder, names, size=64), args.repeats)
+    compare_steps([VAE, GAN], folder, names, torch.zeros(len(names)), load_images(folder, names, size=64), args.repeats)
 
     folder = os.path.join(args.data_dir, "digits", "mnistm", "train")
     names = list_images(folder)[:args.images]

@@ -1,4 +1,4 @@
-"""Problem 1: the VAE, its loss, and its three ways of inference."""
+"""Problem 1: the VAE, its loss and its reconstructions; the Fréchet distance."""
 import csv
 import os
 import sys
@@ -61,68 +61,12 @@ def test_steps_lower_the_loss(model):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def read_log(folder):
-    with open(folder / "log.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_command_lines(model, data_dir, tmp_path, python):
-    """train.py and the three ways of inference.py, from another folder, as the student calls them."""
-    process = python(train.__file__, "--data-dir", data_dir, "--out-dir", "a run", *TINY, "--model", model, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count("\n") == 3  # in a file: a line an epoch and the last one
-    log = read_log(tmp_path / "a run")
-    assert [row["step"] for row in log] == ["5", "10"] and all(0 < float(row["mse"]) < 0.3 and float(row["kl"]) > 0 for row in log)
-    for options in (["--output", "grid.png"], ["--num-images", "3", "--output-dir", "s"],
-                    ["--reconstruct", os.path.join(data_dir, "face", "test"), "--output-dir", "r"]):
-        process = python(INFERENCE, *options, "--weights", "a run/model.pth", cwd=tmp_path)
-        assert process.returncode == 0, process.stderr
-    assert Image.open(tmp_path / "grid.png").size == (530, 266)
-    assert sorted(os.listdir(tmp_path / "s")) == ["00000.png", "00001.png", "00002.png"] and len(os.listdir(tmp_path / "r")) == 41
-
-
-def test_resume_equals_an_uninterrupted_run_bit_for_bit(data_dir, tmp_path, monkeypatch):
-    assert_resume_is_bit_for_bit(train, ["--data-dir", data_dir, *TINY], tmp_path, monkeypatch)
-
-
 def test_the_kl_is_priced_later_with_a_warm_up(data_dir, tmp_path, monkeypatch):
     kl = {}
     for epochs in ("0", "1000"):
         run_main(train, monkeypatch, "--data-dir", data_dir, *TINY, "--kl-weight", 1, "--warm-up", epochs, "--out-dir", tmp_path / epochs)
         kl[epochs] = float(read_log(tmp_path / epochs)[-1]["kl"])
     assert kl["0"] < kl["1000"]
-
-
-@pytest.mark.parametrize("change, message", [
-    (["--resume"], "there is no"),
-    (["--data-dir", "nowhere"], "nowhere"),
-    (["--batch-size", "41"], "less than one batch"),
-])
-def test_bad_training_input(change, message, data_dir, tmp_path, python):
-    process = python(train.__file__, "--data-dir", data_dir, *TINY, "--out-dir", tmp_path / "run", *change)
-    assert message in one_line_error(process)
-    assert not (tmp_path / "run").exists()
-
-
-def test_latents_are_the_frozen_stream():
-    z = draw_latents(32, 512)
-    assert z.dtype == torch.float64 and z.shape == (32, 512)
-    assert z[0, :3].tolist() == [1.764052345967664, 0.4001572083672233, 0.9787379841057392]  # NumPy's legacy seed 0
-    assert torch.equal(draw_latents(5, 512), z[:5])
-
-
-def test_grid_layout():
-    pixels = np.arange(32, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8)
-    picture = grid(pixels)
-    assert picture.shape == (266, 530, 3)
-    assert picture[2, 2, 0] == 0 and picture[2, 68, 0] == 1 and picture[68, 2, 0] == 8 and picture[263, 527, 0] == 31
-    assert (picture[:2] == 255).all() and (picture[:, 66:68] == 255).all() and (picture[-2:] == 255).all()
-
-
-def test_pixels_are_rounded_and_clipped():
-    values = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.2]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
-    assert to_pixels(values)[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255]
 
 
 def test_frechet_distance_equals_its_closed_form():
@@ -140,28 +84,6 @@ def test_the_features_packages_absence_is_said(monkeypatch):
         features(FACES, [])
 
 
-def test_about_half_of_the_faces_are_mirrored():
-    x = torch.arange(2000 * 4).view(2000, 1, 1, 4)
-    y = flip_half(x)
-    mirrored = (y == x.flip(3)).all(3)
-    assert ((y == x).all(3) | mirrored).all() and 0.45 < mirrored.float().mean() < 0.55
-
-
-def test_committed_figure_is_what_the_command_writes(python, tmp_path):
-    for options in ([], ["--device", "cpu"]):
-        process = python(INFERENCE, "--output", "new/a.png", *options, cwd=tmp_path, env={"OMP_NUM_THREADS": "1"} if options else None)
-        assert process.returncode == 0, process.stderr
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), np.asarray(Image.open(FIGURE)))
-
-
-def test_samples_begin_with_the_grids_faces(python, tmp_path):
-    process = python(INFERENCE, "--num-images", 3, "--output-dir", "s", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert sorted(os.listdir(tmp_path / "s")) == ["00000.png", "00001.png", "00002.png"]
-    first, figure = np.asarray(Image.open(tmp_path / "s" / "00000.png")).astype(int), np.asarray(Image.open(FIGURE)).astype(int)
-    assert abs(first - figure[2:66, 2:66]).max() <= 2  # float32 here, float64 there
-
-
 def test_reconstruction(data_dir, python, tmp_path):
     folder = os.path.join(data_dir, "face", "test")
     process = python(INFERENCE, "--reconstruct", folder, "--output-dir", "r", cwd=tmp_path)
@@ -175,16 +97,11 @@ def test_reconstruction(data_dir, python, tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--output", "a.gif"], "must end in .png or .jpg"),
-    (["--output", "."], "must end in"),
-    (["--output", "a file/b.png"], "cannot make the folder"),
-    (["--output", "b.png", "--weights", "absent.pth"], "weights not found"),
     (["--num-images", "2", "--output-dir", "a file"], "cannot make the folder"),
     (["--reconstruct", "nowhere", "--output-dir", "r"], "not found"),
     (["--reconstruct", FACES, "--output-dir", FACES], "would take the place"),
-    (["--output", "b.png", "--weights", os.path.join(ROOT, "p3_dann", "weights", "usps_mnistm.pth")], "not a model of problem 1"),
 ])
-def test_bad_input(options, message, python, tmp_path):
+def test_bad_folders(options, message, python, tmp_path):
     (tmp_path / "a file").write_text("kept")
     assert message in one_line_error(python(INFERENCE, *options, cwd=tmp_path))
     assert os.listdir(tmp_path) == ["a file"]

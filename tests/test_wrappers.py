@@ -18,7 +18,8 @@ from conftest import ROOT, one_line_error
 BANNED = r"\b(rm|sudo|CUDA_VISIBLE_DEVICES|cp|mv|mkdir|cd|pip|pip3|curl|python|chmod|export|apt|apt-get|conda)\b"
 WEIGHTS = "p3_dann/weights/usps_mnistm.pth"
 PROBLEMS = ["p3_dann", "p4_uda"]  # the digits
-SHIPPED = {"p1_vae": "p1_vae/weights/vae.pth", **{problem: f"{problem}/weights/usps_mnistm.pth" for problem in PROBLEMS}}
+FACES = {"p1_vae": "p1_vae/weights/vae.pth", "p2_gan": "p2_gan/weights/gan.pth"}
+SHIPPED = {**FACES, **{problem: f"{problem}/weights/usps_mnistm.pth" for problem in PROBLEMS}}
 
 PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # python3 is the one that runs the tests
 
@@ -30,7 +31,7 @@ def bash(script, *arguments, cwd=None, env=None):
 
 def arguments_for(problem, test_images, folder):
     """Of the problem's wrapper, for the model of SHIPPED."""
-    return [folder / "o.png"] if problem == "p1_vae" else [test_images, "mnistm", folder / "o.csv"]
+    return [folder / "o.png"] if problem in FACES else [test_images, "mnistm", folder / "o.csv"]
 
 
 @pytest.fixture
@@ -99,9 +100,10 @@ def test_relative_paths_from_another_folder(test_images, tmp_path, clone):
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 6
 
 
+@pytest.mark.parametrize("problem", FACES)
 @pytest.mark.parametrize("name", ["a picture.png", "new folder/é.jpg", "b.JPEG"])
-def test_generated_picture(name, tmp_path, clone):
-    process = bash(os.path.join(os.path.relpath(clone(), tmp_path), "hw3_p1.sh"), name, cwd=tmp_path)
+def test_generated_picture(name, problem, tmp_path, clone):
+    process = bash(os.path.join(os.path.relpath(clone(), tmp_path), f"hw3_{problem[:2]}.sh"), name, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     with Image.open(tmp_path / name) as picture:
         assert picture.size == (530, 266) and picture.format == ("PNG" if name.endswith("png") else "JPEG")
@@ -172,7 +174,7 @@ def test_a_server_that_gives_something_else(test_images, tmp_path, clone, server
 WRONG_NUMBER = [(wrapper, ["images", "usps", "out.csv", "more"][:count]) for wrapper in ("hw3_p3.sh", "hw3_p4.sh") for count in (0, 1, 2, 4)]
 
 
-@pytest.mark.parametrize("wrapper, arguments", [*WRONG_NUMBER, ("hw3_p1.sh", []), ("hw3_p1.sh", ["out.png", "more"])])
+@pytest.mark.parametrize("wrapper, arguments", [*WRONG_NUMBER, ("hw3_p1.sh", []), ("hw3_p2.sh", ["out.png", "more"])])
 def test_wrong_number_of_arguments(wrapper, arguments):
     assert f"usage: bash {wrapper}" in one_line_error(bash(os.path.join(ROOT, wrapper), *arguments))
 
@@ -226,4 +228,4 @@ def test_skipped_files_are_skipped_in_silence(test_images, tmp_path):
 @pytest.mark.parametrize("path", glob.glob(os.path.join(ROOT, "*", "weights", "*.pth")), ids=lambda path: os.path.relpath(path, ROOT))
 def test_shipped_weights_match_their_sums(path):
     assert listed_sum(path) == sum_of(path)
-    assert os.path.getsize(path) < (60e6 if "p1_vae" in path else 2e6)
+    assert os.path.getsize(path) < (60e6 if "p1_vae" in path else 40e6 if "p2_gan" in path else 2e6)

@@ -1,0 +1,92 @@
+"""Problem 2: the GAN's networks, losses, augmentation and steps."""
+import pytest
+import torch
+
+from common.augment import diff_augment
+from conftest import run_main
+from p2_gan import train
+from p2_gan.model import LATENT, MODELS
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_shapes_and_ranges(model):
+    generator, discriminator = (net(4) for net in MODELS[model])
+    x = generator(torch.randn(3, LATENT))
+    assert x.shape == (3, 3, 64, 64) and 0 <= x.min() and x.max() <= 1
+    assert discriminator(2 * x - 1).shape == (3,)
+
+
+def test_losses_by_hand():
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
+    assert train.hinge(real, fake).item() == pytest.approx(0.25 + 0.5)
+    zero = torch.zeros(2)
+    assert train.cross_entropy(zero, zero).item() == pytest.approx(2 * torch.log(torch.tensor(2.0)).item())
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    assert train.cross_entropy(real, fake).item() == pytest.approx((bce(real, zero + 1) + bce(fake, zero)).item())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_losses_point_the_two_against_each_other(model):
+    """The discriminator's falls when real images score more and generated ones less, the generator's when generated ones score more."""
+    discriminator_loss, generator_loss, _ = train.RECIPES[model]
+    real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
+    discriminator_loss(real, fake).backward()
+    assert (real.grad < 0).all() and (fake.grad > 0).all()
+    fake.grad = None
+    generator_loss(fake).backward()
+    assert (fake.grad < 0).all()
+
+
+def test_the_discriminators_layers_have_spectral_norm_one():
+    torch.manual_seed(0)
+    discriminator = MODELS["residual"][1](4)
+    for _ in range(50):  # each forward pass is one step of the power iteration
+        discriminator(torch.rand(2, 3, 64, 64))
+    weights = [m.weight for m in discriminator.eval().modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
+    assert len(weights) == 5
+    for weight in weights:
+        assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
+
+
+def test_augmentation_shifts_and_cuts_out_and_is_differentiable():
+    torch.manual_seed(0)
+    x = (1 + torch.arange(64.0) + 100 * torch.arange(64.0)[:, None]).expand(100, 3, 64, 64).clone().requires_grad_()
+    y = diff_augment(x)
+    assert y.shape == x.shape
+    gone = (y[:, 0] == 0).float().mean((1, 2))  # cut out, at most a quarter, or shifted out, at most 1 - (7 / 8)^2
+    assert 0.06 < gone.min() and gone.max() < 0.5
+    shifts = set()
+    for picture in y[:, 0].detach():
+        row, column = (picture > 0).nonzero()[len(picture.nonzero()) // 2].tolist()
+        value = int(picture[row, column]) - 1
+        shifts |= {row - value // 100, column - value % 100}
+    assert min(shifts) == -8 and max(shifts) == 8
+    y.sum().backward()
+    torch.testing.assert_close(x.grad.sum((1, 2, 3)), (y != 0).float().sum((1, 2, 3)))  # 1 for each pixel that is still seen
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_step_changes_its_own_network_alone(model, data_dir, tmp_path, monkeypatch):
+    seen, owners, step = [], [], torch.optim.Adam.step
+
+    def watched_step(optimizer):
+        if optimizer not in seen:
+            seen.append(optimizer)
+        weights = [[p.detach().clone() for p in o.param_groups[0]["params"]] for o in seen]
+        step(optimizer)
+        changed = [any(not torch.equal(p, was) for p, was in zip(o.param_groups[0]["params"], before)) for o, before in zip(seen, weights)]
+        assert changed == [o is optimizer for o in seen]
+        owners.append(seen.index(optimizer))
+    monkeypatch.setattr(torch.optim.Adam, "step", watched_step)
+    run_main(train, monkeypatch, "--data-dir", data_dir, "--model", model, "--width", 2, "--epochs", 1, "--batch-size", 8, "--device", "cpu",
+             "--out-dir", tmp_path)
+    assert owners == [0, 1] * 5
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_discriminator_learns(model, data_dir, tmp_path, monkeypatch):
+    run_main(train, monkeypatch, "--data-dir", data_dir, "--model", model, "--width", 4, "--epochs", 6, "--batch-size", 8, "--device", "cpu",
+             "--lr", 1e-6, "--lr-discriminator", 2e-3, "--out-dir", tmp_path)
+    first, *_, last = (tmp_path / "log.csv").read_text().splitlines()[1:]
+    assert float(last.split(",")[2]) < 0.8 * float(first.split(",")[2])
+    assert len(list(tmp_path.glob("samples_*.png"))) == 6
