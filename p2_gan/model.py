@@ -58,11 +58,18 @@ class Generator(nn.Module):
         return self.pixels(self.last(x, z))
 
 
+class ScaledLeakyReLU(nn.Module):
+    """Leaky ReLU times sqrt(2), which makes up for what it takes from the signal: weights of spectral norm 1 can't, and scores would stay near 0."""
+
+    def forward(self, x):
+        return F.leaky_relu(x, 0.1) * 2 ** 0.5
+
+
 def discriminator(w):
     """Images [N, 3, 64, 64] on [-1, 1] -> one score [N] each, above 0 for real."""
     layers = []
     for inputs, outputs in ((3, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w), (8 * w, 16 * w)):
-        layers += [spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1)), nn.LeakyReLU(0.1, inplace=True)]
+        layers += [spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1)), ScaledLeakyReLU()]
     return nn.Sequential(*layers, nn.Flatten(), spectral_norm(nn.Linear(16 * 16 * w, 1)), nn.Flatten(0))
 
 
