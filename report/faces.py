@@ -31,6 +31,7 @@ SHORT = ["--epochs", "6", "--width", "16"]
 VAES = {f"lambda_{weight}": ["--kl-weight", weight, *SHORT] for weight in ("1e-6", "3e-6", "1e-5", "3e-5", "1e-4")}
 VAES |= {"no_warm_up": ["--kl-weight", "1e-5", *SHORT, "--warm-up", "0"],
          "plain": ["--kl-weight", "1e-5", *SHORT[:2], "--width", "32", "--model", "plain"],
+         "lambda_3e-7_long": ["--kl-weight", "3e-7"],
          "shipped": []}
 GANS = {"dcgan": ["--model", "dcgan", "--width", "64", "--lr-discriminator", "2e-4", "--epochs", "16"], "shipped": []}
 PROBLEMS = {"p1": ("p1_vae", VAES), "p2": ("p2_gan", GANS)}

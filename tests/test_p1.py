@@ -8,15 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from common.augment import flip_half
-from common.pictures import draw_latents, grid, to_pixels
-from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, run_main
+from conftest import ROOT, one_line_error, run_main
 from p1_vae import train
 from p1_vae.model import MODELS, VAE, kl_divergence
 from report.frechet import features, frechet
+from report.table import read_log
 
 INFERENCE = os.path.join(ROOT, "p1_vae", "inference.py")
-FIGURE = os.path.join(ROOT, "report", "figures", "fig1_4.png")
 FACES = os.path.join(ROOT, "report", "figures")  # a folder of images
 TINY = ["--width", "2", "--latent-dim", "8", "--epochs", "2", "--batch-size", "8", "--device", "cpu"]
 
