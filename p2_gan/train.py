@@ -34,12 +34,6 @@ def cross_entropy(real, fake):
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def decay(optimizer, rate, step, steps):
-    """Set the learning rate of step 0 to steps - 1: constant for three quarters of the run, then linearly to 0."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * min(1, 4 * (1 - step / steps))
-
-
 # discriminator's loss, generator's loss, Adam's betas
 RECIPES = {"residual": (hinge, lambda fake: -fake.mean(), (0.0, 0.9)),
            "dcgan": (cross_entropy, lambda fake: F.softplus(-fake).mean(), (0.5, 0.999))}
@@ -49,7 +43,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=at_least(1), default=52)
+    parser.add_argument("--epochs", type=at_least(1), default=40)
     parser.add_argument("--batch-size", type=at_least(2), default=64)
     parser.add_argument("--lr", type=float, default=2e-4, help="of the generator")
     parser.add_argument("--lr-discriminator", type=float, default=4e-4)
@@ -91,13 +85,10 @@ def main():
 
     fixed = draw_latents(32, LATENT).float().to(device)
     count, per_epoch = args.batch_size, len(images) // args.batch_size
-    steps = args.epochs * per_epoch
     for epoch in range(len(run.rows), args.epochs):
         started, totals = time.time(), torch.zeros(4, device=device)
         order = torch.randperm(len(images), device=device)
         for i in range(per_epoch):
-            decay(g_optimizer, args.lr, epoch * per_epoch + i, steps)
-            decay(d_optimizer, args.lr_discriminator, epoch * per_epoch + i, steps)
             real = flip_half(images[order[i * count:(i + 1) * count]]).float() / 255
             with autocast(device):
                 fake = generator(torch.randn(count, LATENT, device=device))
