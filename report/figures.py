@@ -81,9 +81,9 @@ def draw_sweep(data_dir, path):
     axis.plot(sweep["test_mse"], sweep["fd_efflite"], marker="o", color=DOMAIN_COLOURS[0], label="the sweep's short runs")
     axis.plot(long["test_mse"], long["fd_efflite"], marker="*", markersize=13, linestyle="--", color=DOMAIN_COLOURS[1], label="long runs, 1e-5 is shipped")
     for _, row in pandas.concat([sweep, long]).iterrows():
-        axis.annotate(f"λ = {row['kl_weight']:g}".replace("e-0", "e-"), (row["test_mse"], row["fd_efflite"]), (6, 6), textcoords="offset points", fontsize=9)
+        axis.annotate(f"λ = {row['kl_weight']:.0e}".replace("e-0", "e-"), (row["test_mse"], row["fd_efflite"]), (6, 6), textcoords="offset points", fontsize=9)
     axis.set(xlabel="MSE of reconstructed test faces, per value, images on [0, 1]", ylabel="FD-EffLite of 5,000 samples")
-    axis.margins(x=0.2, y=0.12)
+    axis.margins(x=0.22, y=0.12)
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     save_figure(figure, path)
