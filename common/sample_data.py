@@ -6,32 +6,20 @@ It stands in for the real data to try every command; no result of the report com
     digits/usps    real: the 1,797 handwritten digits of scikit-learn (UCI, 8x8), enlarged, grey
     digits/mnistm  the same digits blended over patches of scikit-learn's two photographs, by MNIST-M's recipe
     digits/svhn    drawn: matplotlib's fonts as street numbers, with neighbours, tints, blur and noise
+    face           drawn: ovals and arcs, with the 13 attributes of the course's CSV
 """
 import argparse
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from sklearn.datasets import load_digits, load_sample_images
 
-from common.runtime import write_csv
+from common.prepare_data import ATTRIBUTES, blend, write_digits, write_split
 
-TEST = 397  # of the 1,797
-
-
-def write_split(root, name, split, images, labels):
-    """Write uint8 images [N, H, W] or [N, H, W, 3] as PNGs, then the CSV that names them."""
-    folder = os.path.join(root, "digits", name, split)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        names = [f"{i:05d}.png" for i in range(len(images))]
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda n, x: Image.fromarray(x).save(os.path.join(folder, n), compress_level=1), names, images))
-    except OSError as error:
-        raise SystemExit(f"cannot write {folder}: {error}")
-    write_csv(f"{folder}.csv", ("image_name", "label"), zip(names, labels))
+TEST = 397  # of the 1,797 digits
+FACES = {"train": 1000, "test": 200}
 
 
 def handwritten():
@@ -42,17 +30,6 @@ def handwritten():
         small = Image.fromarray((image * 255 / 16).astype(np.uint8))
         out[i, 4:24, 4:24] = np.asarray(small.resize((20, 20), Image.BICUBIC))
     return out, digits.target
-
-
-def blended(digits, rng):
-    """|photo patch - digit| (Ganin et al. 2016, section 5.2.4) as uint8 [N, 28, 28, 3]."""
-    photos = load_sample_images().images
-    out = np.empty((*digits.shape, 3), np.uint8)
-    for i, digit in enumerate(digits):
-        photo = photos[rng.randint(len(photos))]
-        row, column = rng.randint(photo.shape[0] - 28), rng.randint(photo.shape[1] - 28)
-        out[i] = np.abs(photo[row:row + 28, column:column + 28].astype(int) - digit[:, :, None])
-    return out
 
 
 def street_number(label, fonts, rng):
@@ -74,6 +51,60 @@ def street_number(label, fonts, rng):
     return (np.asarray(image) + light + rng.normal(0, 6, (28, 28, 3))).clip(0, 255).astype(np.uint8)
 
 
+def shade(colour, factor):
+    return tuple(min(255, int(c * factor)) for c in colour)
+
+
+def face(rng):
+    """A drawn face, a PIL image of 64x64, and its attributes {name: 0.0 or 1.0}; drawn four times as large, so that lines are smooth."""
+    hair = ("Black_Hair", "Blond_Hair", "Brown_Hair")[rng.randint(3)]
+    true = {hair, ("Straight_Hair", "Wavy_Hair")[rng.randint(2)]}
+    true |= {name for name in ("Male", "Smiling", "Mouth_Slightly_Open", "Bangs", "Big_Lips", "High_Cheekbones") if rng.rand() < 0.45}
+    if "Male" not in true:
+        true |= {name for name in ("Heavy_Makeup", "Wearing_Lipstick") if rng.rand() < 0.6}
+    skin = shade((250, 205, 170), rng.uniform(0.5, 1))
+    hair_colour = shade({"Black_Hair": (40, 35, 35), "Blond_Hair": (225, 190, 110), "Brown_Hair": (120, 75, 45)}[hair], rng.uniform(0.8, 1.1))
+    lips = (190, 30, 60) if "Wearing_Lipstick" in true else shade(skin, 0.75)
+    image = Image.new("RGB", (256, 256), tuple(rng.randint(40, 230, 3).tolist()))
+    draw = ImageDraw.Draw(image)
+    x, y = 128 + rng.randint(-8, 9), 128 + rng.randint(-6, 7)
+    w, h = rng.randint(58, 70), rng.randint(78, 90)  # half axes of the head
+
+    def oval(cx, cy, rx, ry, colour):
+        draw.ellipse((x + cx - rx, y + cy - ry, x + cx + rx, y + cy + ry), colour)
+
+    long = 0 if "Male" in true else 60
+    oval(0, -18, w + 16, h + 8, hair_colour)
+    if long:
+        draw.rectangle((x - w - 16, y - 20, x + w + 16, y + long + 40), hair_colour)
+    if "Wavy_Hair" in true:
+        for at in range(-30, long + 40, 22):
+            oval(-w - 14, at, 14, 14, hair_colour), oval(w + 14, at, 14, 14, hair_colour)
+    draw.rectangle((x - 24, y + h - 30, x + 24, 256), shade(skin, 0.85))
+    draw.ellipse((x - 100, 224, x + 100, 330), tuple(rng.randint(30, 220, 3).tolist()))
+    oval(0, 0, w, h, skin)
+    draw.chord((x - w, y - h, x + w, y + h), 205 if "Bangs" in true else 225, 335 if "Bangs" in true else 315, hair_colour)
+    if "High_Cheekbones" in true:
+        oval(-w * 0.55, 24, 14, 8, shade(skin, 0.9)), oval(w * 0.55, 24, 14, 8, shade(skin, 0.9))
+    iris = tuple(rng.randint(30, 130, 3).tolist())
+    for side in (-26, 26):
+        if "Heavy_Makeup" in true:
+            oval(side, -14, 19, 13, (110, 70, 120))
+        oval(side, -10, 14, 8, (245, 245, 245)), oval(side, -10, 7, 7, iris), oval(side, -10, 3, 3, (10, 10, 10))
+        draw.line((x + side - 16, y - 28, x + side + 16, y - 30), shade(hair_colour, 0.7), 7 if "Male" in true else 4)
+    draw.line((x, y - 6, x - 8, y + 22, x + 4, y + 24), shade(skin, 0.75), 4)
+    thick = 8 if "Big_Lips" in true else 5
+    if "Mouth_Slightly_Open" in true:
+        oval(0, 46, 20, 6 + thick, lips), oval(0, 46, 14, 6, (250, 250, 245))
+    elif "Smiling" in true:
+        draw.arc((x - 26, y + 20, x + 26, y + 58), 20, 160, lips, thick)
+    else:
+        draw.line((x - 20, y + 48, x + 20, y + 48), lips, thick)
+    light = np.linspace(-1, 1, 64)[None, :, None] * rng.uniform(-30, 30)
+    pixels = np.asarray(image.resize((64, 64), Image.BILINEAR)) + light + rng.normal(0, 3, (64, 64, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), {name: float(name in true) for name in ATTRIBUTES}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root")
@@ -84,12 +115,17 @@ def main():
     fonts = [ImageFont.truetype(os.path.join(folder, f"DejaVu{style}.ttf"), 40)
              for style in ("Sans", "Sans-Bold", "Serif", "Serif-Bold", "SansMono", "Sans-Oblique")]
     drawn_labels = rng.permutation(labels)
-    domains = {"usps": (digits, labels), "mnistm": (blended(digits, rng), labels),
+    domains = {"usps": (digits, labels), "mnistm": (blend(digits, load_sample_images().images, rng), labels),
                "svhn": (np.stack([street_number(y, fonts, rng) for y in drawn_labels]), drawn_labels)}
     for name, (x, y) in domains.items():
-        write_split(root, name, "train", x[:-TEST], y[:-TEST])
-        write_split(root, name, "test", x[-TEST:], y[-TEST:])
-        print(f"{root}/digits/{name}: {len(x) - TEST} train, {TEST} test")
+        write_digits(os.path.join(root, "digits", name, "train"), x[:-TEST], y[:-TEST])
+        write_digits(os.path.join(root, "digits", name, "test"), x[-TEST:], y[-TEST:])
+    first = 0
+    for split, count in FACES.items():
+        faces = [face(rng) for _ in range(count)]
+        rows = [(f"{i:05d}.png", *attributes.values()) for i, (_, attributes) in enumerate(faces, first)]
+        write_split(os.path.join(root, "face", split), ("image_name", *ATTRIBUTES), rows, lambda i: faces[i][0])
+        first += count
 
 
 if __name__ == "__main__":
