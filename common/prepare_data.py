@@ -37,6 +37,7 @@ BSDS_SHA256 = "b626d29a9653bf7a573863ad2470032b8d6e01a04a88d1c1e4b599055eb60e71"
 ATTRIBUTES = ("Bangs", "Big_Lips", "Black_Hair", "Blond_Hair", "Brown_Hair", "Heavy_Makeup", "High_Cheekbones", "Male",
               "Mouth_Slightly_Open", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Lipstick")
 FACES = {"train": ("0", 40000), "test": ("2", 2621)}  # CelebA's name for the partition; how many of it
+CELEBA_URL = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 CHUNK = 256  # pictures that a process writes at a time
 
@@ -63,7 +64,7 @@ def write_split(folder, header, rows, picture):
     part, started = f"{folder}.part", time.time()
     try:
         shutil.rmtree(part, ignore_errors=True)
-        os.makedirs(part)
+        os.makedirs(part, exist_ok=True)  # a worker that outlived a kill may still write into it
         with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0)), _start_worker, (part, [row[0] for row in rows], picture)) as pool:
             for done, _ in enumerate(pool.imap_unordered(_write_chunk, range(0, len(rows), CHUNK)), 1):
                 left = (time.time() - started) * (len(rows) / (done * CHUNK) - 1)
@@ -147,7 +148,7 @@ def read_photos(sources):
     """BSDS500's training photographs, uint8 [H, W, 3] each."""
     path = fetch(sources, "BSR_bsds500.tgz", [BSDS_URL], None, "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html")
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, "r:gz") as archive:
             names = sorted(name for name in archive.getnames() if name.startswith(BSDS_PHOTOS) and name.endswith(".jpg"))
             files = [archive.extractfile(name).read() for name in names]
     except (tarfile.TarError, EOFError, OSError) as error:
@@ -184,8 +185,7 @@ def prepare_faces(root, sources):
     paths = {}
     for file_id, md5, name in CelebA.file_list:
         if name in ("img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"):
-            url = f"https://drive.usercontent.google.com/download?id={file_id}&export=download&confirm=t"
-            paths[name] = fetch(sources, name, [url], md5, f"{CELEBA_PAGE} (its host refuses downloads on many days)")
+            paths[name] = fetch(sources, name, [CELEBA_URL.format(file_id)], md5, f"{CELEBA_PAGE} (its host refuses downloads on many days)")
     with open(paths["list_eval_partition.txt"]) as file:
         partition = dict(line.split() for line in file)
     with open(paths["list_attr_celeba.txt"]) as file:
