@@ -1,7 +1,10 @@
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from PIL import Image
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 from common.runtime import write_csv
+
+PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # python3 is the one that runs the tests
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +59,11 @@ def python():
         return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
                               env={**os.environ, **(env or {})}, timeout=300)
     return run
+
+
+def bash(script, *arguments, cwd=None, env=None):
+    return subprocess.run(["bash", str(script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, "PATH": PATH, **(env or {})}, timeout=300)
 
 
 @pytest.fixture(scope="session")
@@ -107,3 +117,55 @@ def clone(tmp_path_factory):
         shutil.copytree(ROOT, copy, ignore=ignored)
         return copy
     return make
+
+
+@pytest.fixture
+def test_images(tmp_path):
+    folder = tmp_path / "tëst images"
+    folder.mkdir()
+    for i in range(5):
+        Image.new("RGB", (28, 28), (50 * i, 100, 20)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def server(tmp_path):
+    """An HTTP server on the loopback; gives the folder that it serves, its address and the paths asked for."""
+    folder, asked = tmp_path / "web", []
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *args):
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{httpd.server_port}", asked
+        httpd.shutdown()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a disk of some KiB; skips where that is not allowed."""
+    mounted = []
+
+    def make(kib):
+        folder = tmp_path / f"disk {len(mounted)}"
+        folder.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", folder], capture_output=True).returncode:
+            pytest.skip("no right to mount a small disk")
+        mounted.append(folder)
+        return folder
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", folder])
+
+
+def wait_for(condition, seconds=60):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end
+        time.sleep(0.01)

@@ -1,14 +1,16 @@
 """The data set builder, on small files in each source's true format, served over HTTP on the loopback."""
 import bz2
-import functools
+import glob
 import gzip
 import hashlib
-import http.server
 import io
+import multiprocessing
 import os
+import signal
+import subprocess
 import sys
 import tarfile
-import threading
+import time
 import zipfile
 
 import numpy as np
@@ -18,6 +20,7 @@ from scipy.io import savemat
 
 from common import prepare_data
 from common.data import load_faces, load_labelled
+from conftest import wait_for
 
 COUNT = 20  # images of each split
 
@@ -87,31 +90,24 @@ def sources():
 
 
 @pytest.fixture
-def served(sources, tmp_path, monkeypatch):
+def served(sources, server, monkeypatch):
     """A folder with the sources' files, served in place of the true ones; each file's sum is the expected one."""
-    folder = tmp_path / "server"
-    folder.mkdir()
+    folder, url, _ = server
     files, true = sources
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    monkeypatch.setattr(handler.func, "log_message", lambda *_: None)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}/"
 
     def md5(name):
         return hashlib.md5(files[name]).hexdigest()
     for data in (prepare_data.USPS, prepare_data.SVHN):
-        monkeypatch.setattr(data, "split_list", {split: [url + name, name, md5(name)] for split, (_, name, *_) in data.split_list.items() if name in files})
-    monkeypatch.setattr(prepare_data.MNIST, "mirrors", ["http://127.0.0.1:9/", url])  # nobody listens at the first
+        monkeypatch.setattr(data, "split_list", {split: [f"{url}/{name}", name, md5(name)] for split, (_, name, *_) in data.split_list.items() if name in files})
+    monkeypatch.setattr(prepare_data.MNIST, "mirrors", ["http://127.0.0.1:9/", f"{url}/"])  # nobody listens at the first
     monkeypatch.setattr(prepare_data.MNIST, "resources", [(name, md5(name)) for name, _ in prepare_data.MNIST.resources])
-    monkeypatch.setattr(prepare_data, "BSDS_URL", f"{url}BSR_bsds500.tgz")
+    monkeypatch.setattr(prepare_data, "BSDS_URL", f"{url}/BSR_bsds500.tgz")
     monkeypatch.setattr(prepare_data, "BSDS_SHA256", hashlib.sha256(b"".join(true["photos"])).hexdigest())
-    monkeypatch.setattr(prepare_data, "CELEBA_URL", url + "{}")
+    monkeypatch.setattr(prepare_data, "CELEBA_URL", url + "/{}")
     monkeypatch.setattr(prepare_data.CelebA, "file_list", [(name, md5(name), name) for _, _, name in prepare_data.CelebA.file_list if name in files])
-    yield folder
-    server.shutdown()
+    return folder
 
 
 def build(monkeypatch, *arguments):
@@ -231,3 +227,36 @@ def test_a_folder_that_cannot_be_written(served, tmp_path, monkeypatch):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(SystemExit, match="cannot"):
         build(monkeypatch, tmp_path / "data", "--only", "digits", "--source-dir", served)
+
+
+def test_killed_in_the_making_of_the_data(served, tmp_path, monkeypatch):
+    def slowly(*arguments):
+        time.sleep(0.05)
+        return fast(*arguments)
+
+    def interrupted():
+        os.setsid()
+        with monkeypatch.context() as patch:
+            patch.setattr(prepare_data.Image, "fromarray", slowly)
+            build(patch, tmp_path / "halves", "--only", "digits")
+    fast = prepare_data.Image.fromarray
+    build(monkeypatch, tmp_path / "whole", "--only", "digits")
+    process = multiprocessing.get_context("fork").Process(target=interrupted)
+    process.start()
+    wait_for(lambda: glob.glob(str(tmp_path / "halves" / "digits" / "usps" / "train.part" / "*")))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    mnistm = every_file(tmp_path / "halves" / "digits" / "mnistm")
+    assert len(mnistm) == 42 and not (tmp_path / "halves" / "digits" / "usps" / "train").exists()
+    build(monkeypatch, tmp_path / "halves", "--only", "digits")
+    assert every_file(tmp_path / "halves" / "digits" / "mnistm") == mnistm  # what was whole is not written again
+    assert not subprocess.run(["diff", "-r", tmp_path / "whole", tmp_path / "halves"], capture_output=True).stdout
+
+
+def test_disk_full_in_the_making_of_the_data(served, small_disk, monkeypatch):
+    root = small_disk(64)
+    with pytest.raises(SystemExit, match="cannot write"):
+        build(monkeypatch, root, "--only", "digits", "--source-dir", served)
+    assert not glob.glob(str(root / "**" / "*.part"), recursive=True)
+    whole = [folder for folder in glob.glob(str(root / "digits" / "*" / "*")) if os.path.isdir(folder)]
+    assert all(len(os.listdir(folder)) == 20 and os.path.exists(f"{folder}.csv") for folder in whole) and len(whole) < 6

@@ -1,19 +1,16 @@
 """The TA's commands, as the TA runs them, and the rules that the assignment sets for them."""
 import glob
-import http.server
 import os
 import re
 import shutil
 import subprocess
-import sys
-import threading
 
 import pytest
 from PIL import Image
 
 from common.data import SCENARIOS
 from common.weights import listed_sum, sum_of
-from conftest import ROOT, one_line_error
+from conftest import ROOT, bash, one_line_error
 
 BANNED = r"\b(rm|sudo|CUDA_VISIBLE_DEVICES|cp|mv|mkdir|cd|pip|pip3|curl|python|chmod|export|apt|apt-get|conda)\b"
 WEIGHTS = "p3_dann/weights/usps_mnistm.pth"
@@ -21,45 +18,9 @@ PROBLEMS = ["p3_dann", "p4_uda"]  # the digits
 FACES = {"p1_vae": "p1_vae/weights/vae.pth", "p2_gan": "p2_gan/weights/gan.pth"}
 SHIPPED = {**FACES, **{problem: f"{problem}/weights/usps_mnistm.pth" for problem in PROBLEMS}}
 
-PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # python3 is the one that runs the tests
-
-
-def bash(script, *arguments, cwd=None, env=None):
-    return subprocess.run(["bash", str(script), *map(str, arguments)], cwd=cwd, capture_output=True, text=True,
-                          env={**os.environ, "PATH": PATH, **(env or {})}, timeout=300)
-
-
 def arguments_for(problem, test_images, folder):
     """Of the problem's wrapper, for the model of SHIPPED."""
     return [folder / "o.png"] if problem in FACES else [test_images, "mnistm", folder / "o.csv"]
-
-
-@pytest.fixture
-def test_images(tmp_path):
-    folder = tmp_path / "tëst images"
-    folder.mkdir()
-    for i in range(5):
-        Image.new("RGB", (28, 28), (50 * i, 100, 20)).save(folder / f"{i}.png")
-    return folder
-
-
-@pytest.fixture
-def server(tmp_path):
-    """An HTTP server on the loopback; gives the folder that it serves, its address and the paths asked for."""
-    folder, asked = tmp_path / "web", []
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(folder))
-
-        def log_message(self, *args):
-            asked.append(self.path)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{httpd.server_port}", asked
-        httpd.shutdown()
 
 
 def shell_files():
