@@ -36,18 +36,18 @@ METHODS = {"p3_dann": "DANN", "p4_uda": "AdaMatch"}
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
 
 
-def draw_printed(text, path):
-    """What `print(model)` gives, as a picture in two columns."""
-    lines = text.splitlines()
-    half = -(-len(lines) // 2)
-    figure = plt.figure(figsize=(14, 0.128 * half + 0.2))
-    for x, column in ((0.005, lines[:half]), (0.505, lines[half:])):
-        figure.text(x, 0.99, "\n".join(column), family="monospace", fontsize=7.5, va="top")
+def draw_printed(columns, path):
+    """Two lists of lines that `print(model)` gave, as a picture."""
+    figure = plt.figure(figsize=(14.5, 0.128 * max(map(len, columns)) + 0.2))
+    for x, lines in zip((0.005, 0.51), columns):
+        figure.text(x, 0.99, "\n".join(lines), family="monospace", fontsize=7.5, va="top")
     save_figure(figure, path)
 
 
 def draw_vae_printed(data_dir, path):
-    draw_printed(str(load_vae(VAE_WEIGHTS, CPU)[0]), path)
+    lines = str(load_vae(VAE_WEIGHTS, CPU)[0]).splitlines()
+    half = -(-len(lines) // 2)
+    draw_printed((lines[:half], lines[half:]), path)
 
 
 def draw_curves(log, panels, path):
@@ -134,7 +134,7 @@ def draw_vae_latents(attribute, data_dir, path):
 
 def draw_gan_printed(data_dir, path):
     config = load_weights(GAN_WEIGHTS)[1]
-    draw_printed("\n".join(str(net(config["width"])) for net in MODELS[config["model"]]), path)
+    draw_printed([str(net(config["width"])).splitlines() for net in MODELS[config["model"]]], path)
 
 
 def draw_gan_grid(data_dir, path):
@@ -145,7 +145,7 @@ def draw_progress(data_dir, path):
     """The same 8 latents over training."""
     epochs = shown_epochs(len(pandas.read_csv(os.path.join(HERE, "results", "p2_gan_log.csv"))))
     pixels = np.asarray(Image.open(os.path.join(HERE, "results", "p2_progress.png")))
-    figure, axis = plt.subplots(figsize=(6, 6 * pixels.shape[0] / pixels.shape[1] + 0.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6, 5.6 * pixels.shape[0] / pixels.shape[1]), layout="constrained")
     show_faces(axis, pixels)
     axis.set_yticks((np.arange(len(epochs)) + 0.5) * pixels.shape[0] / len(epochs), epochs)
     axis.tick_params(length=0)
