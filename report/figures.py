@@ -1,6 +1,6 @@
-"""Draw the report's figures from the shipped weights, the committed logs and results, and the data.
+"""Draw the report's figures from the shipped weights, the committed logs and results, and the data; write its tables.
 
-    python3 report/figures.py --data-dir hw3_data [--only fig1_4 fig3_4_usps_mnistm_class ...]
+    python3 report/figures.py --data-dir hw3_data [--only fig1_4 fig3_4_usps_mnistm_class tables ...]
 
 Test images enter here as pictures and points only; nothing is chosen by them.
 """

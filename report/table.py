@@ -85,16 +85,16 @@ def ship(problem, out_dirs):
 
 
 def table_rows(table):
-    """The lines of a table's results file as markdown rows, mean ± standard deviation over the seeds in %."""
+    """[title, cell, ...] for each row of a table, from its results file: mean ± standard deviation over the seeds in %."""
     with open(os.path.join(RESULTS, f"{table}.csv"), newline="") as file:
         rows = list(csv.DictReader(file))
     for mode, (title, _) in TABLES[table].items():
-        cells = []
+        cells = [title]
         for target in SCENARIOS:
             values = [float(r["accuracy"]) for r in rows if (r["target"], r["mode"]) == (target, mode)]
             deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f" {statistics.mean(values):.1f}{deviation} |" if values else " |")
-        yield f"| {title} |" + "".join(cells)
+            cells.append(f"{statistics.mean(values):.1f}{deviation}" if values else "")
+        yield cells
 
 
 def main():
@@ -126,7 +126,8 @@ def main():
     write_csv(os.path.join(RESULTS, f"{table}.csv"), header, results)
     print("| |" + "".join(f" {source} → {target} |" for target, source in SCENARIOS.items()) + "\n|---|---|---|---|")
     for shown in {"p4": ["p3", "p4"]}.get(table, [table]):
-        print("\n".join(table_rows(shown)))
+        for cells in table_rows(shown):
+            print("|", " | ".join(cells), "|")
     if args.ship:
         ship(FOLDERS[table], {f"{source}_{target}": out_dirs[source, target, mode, seed]
                               for source, target, mode, seed in rows if (mode, seed) == (SHIPPED[table], 0)})
