@@ -27,11 +27,11 @@ from p1_vae.inference import load_vae
 from p2_gan.inference import load_generator
 from p2_gan.model import LATENT, MODELS
 from report.faces import shown_epochs
+from report.latex import TITLES, write_latex
 
 CPU = torch.device("cpu")
 VAE_WEIGHTS = os.path.join(ROOT, "p1_vae", "weights", "vae.pth")
 GAN_WEIGHTS = os.path.join(ROOT, "p2_gan", "weights", "gan.pth")
-TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
 METHODS = {"p3_dann": "DANN", "p4_uda": "AdaMatch"}
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
 
@@ -217,6 +217,7 @@ FIGURES = {"fig1_1": draw_vae_printed, "fig1_2": draw_vae_curves, "table1_3": dr
 FIGURES |= {f"{number}_{source}_{target}_{colour}": functools.partial(draw_tsne, problem, source, target, colour)
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}
+FIGURES["tables"] = lambda data_dir, path: write_latex(path)
 
 
 def main():
@@ -226,10 +227,17 @@ def main():
     parser.add_argument("--output-dir", default=os.path.join(HERE, "figures"))
     args = parser.parse_args()
     os.makedirs(args.output_dir, exist_ok=True)
+    missing = 0
     for name in args.only:
-        path = os.path.join(args.output_dir, f"{name}.png")
-        FIGURES[name](args.data_dir, path)
-        print(f"wrote {path}", flush=True)
+        path = os.path.join(args.output_dir, f"{name}.tex" if name == "tables" else f"{name}.png")
+        try:
+            FIGURES[name](args.data_dir, path)
+            print(f"wrote {path}", flush=True)
+        except (SystemExit, FileNotFoundError) as error:  # the other figures may need less
+            print(f"{name}: {error}", file=sys.stderr)
+            missing += 1
+    if missing:
+        raise SystemExit(f"{missing} of {len(args.only)} not drawn")
 
 
 if __name__ == "__main__":
