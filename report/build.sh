@@ -2,8 +2,8 @@
 # Build the report: bash report/build.sh STUDENT_ID writes hw3_STUDENT_ID.pdf beside itself. Needs pdflatex; figures.py writes what it shows.
 set -euo pipefail
 
-if [[ ! ${1:-} =~ ^[A-Za-z0-9]+$ || $# -ne 1 ]]; then
-    echo "usage: bash report/build.sh STUDENT_ID (letters and digits)" >&2
+if [[ ! ${1:-} =~ ^[A-Za-z0-9_]+$ || $# -ne 1 ]]; then
+    echo "usage: bash report/build.sh STUDENT_ID (letters, digits and _)" >&2
     exit 2
 fi
 cd "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
@@ -19,7 +19,7 @@ build=$(mktemp -d)
 trap 'rm -r -- "$build"' EXIT
 for pass in 1 2; do  # the second knows the references
     if ! SOURCE_DATE_EPOCH=0 FORCE_SOURCE_DATE=1 pdflatex -interaction=nonstopmode -halt-on-error -output-directory "$build" \
-        "\\def\\studentid{$1}\\input{report}" > "$build/output"; then
+        "\\def\\studentid{\\detokenize{$1}}\\input{report}" > "$build/output"; then
         grep -A3 '^!' "$build/output" >&2
         exit 1
     fi

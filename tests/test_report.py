@@ -1,6 +1,7 @@
 """The table and the figures, as the student makes them, on a tiny data set in a clone of its own."""
 import csv
 import os
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from common.data import SCENARIOS
 from common.tsne import CLASS_COLOURS, embed
 from common.weights import listed_sum, sum_of
-from conftest import ROOT
+from conftest import ROOT, bash, one_line_error
 from report.figures import FIGURES
 
 
@@ -82,3 +83,17 @@ def test_the_same_command_gives_the_same_files(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     with open(os.path.join(ROOT, "report", "figures", "tables.tex")) as file:
         assert (tmp_path / "a" / "tables").read_text() == file.read()
+
+
+@pytest.mark.parametrize("arguments", [[], ["two", "names"], ["../r0"], ["r 0"]])
+def test_the_reports_name(arguments):
+    assert "usage" in one_line_error(bash(os.path.join(ROOT, "report", "build.sh"), *arguments))
+
+
+def test_the_report_uses_what_there_is():
+    """Every figure and command that report.tex names exists, so it builds."""
+    with open(os.path.join(ROOT, "report", "report.tex")) as tex, open(os.path.join(ROOT, "report", "figures", "tables.tex")) as tables:
+        text, made = tex.read(), tables.read()
+    named = re.findall(r"\b(?:fig|table)\d_\d\w*", " ".join(re.findall(r"(?:includegraphics\S*|shown\{[\d.]+\})\{(\w+)\}", text)))
+    assert len(named) >= 20 and set(named) <= FIGURES.keys()
+    assert set(re.findall(r"\\((?:vae|gan|dann|uda|faces)[A-Z]\w*)", text)) <= set(re.findall(r"newcommand\{\\(\w+)\}", made))
