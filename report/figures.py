@@ -18,7 +18,7 @@ from PIL import Image
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, os.pardir)
 sys.path.insert(0, ROOT)
-from common.data import SCENARIOS, load_faces, load_labelled
+from common.data import CLASSES, SCENARIOS, load_faces, load_labelled
 from common.pictures import draw_latents, grid, to_pixels, write_grid
 from common.predict import forward, load_digit_net
 from common.tsne import CLASS_COLOURS, DOMAIN_COLOURS, embed, plt, save_figure, scatter
@@ -95,19 +95,34 @@ def show_faces(axis, pixels):
     axis.set(xticks=[], yticks=[])
 
 
+@functools.cache
 @torch.inference_mode()
-def draw_reconstructions(data_dir, path):
-    """Ten random test images, their reconstructions, and the MSE of each."""
+def reconstructed(data_dir):
+    """The test faces and their reconstructions from the posterior's mean, floats [N, 3, 64, 64] on [0, 1], and the MSE [N] of each."""
     net, _ = load_vae(VAE_WEIGHTS, CPU)
-    images = load_faces(data_dir, "test")
-    x = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:10]].float() / 255
-    y = net.decode(net.encode(x)[0])
+    x = load_faces(data_dir, "test").float() / 255
+    y = torch.cat([net.decode(net.encode(part)[0]) for part in x.split(100)])
+    return x, y, (y - x).square().mean((1, 2, 3))
+
+
+def random_ten(mse):
+    return torch.randperm(len(mse), generator=torch.Generator().manual_seed(0))[:10]
+
+
+def worst_ten(mse):
+    return mse.topk(10).indices
+
+
+def draw_reconstructions(choose, data_dir, path):
+    """The test images that `choose` takes by their MSE, their reconstructions, and the MSE of each."""
+    chosen = choose(reconstructed(data_dir)[2])
+    x, y, errors = (values[chosen] for values in reconstructed(data_dir))
     figure, axes = plt.subplots(2, 10, figsize=(12, 2.9), layout="constrained")
     for row, pictures, title in zip(axes, (x, y), ("test image", "reconstruction")):
         row[0].set_ylabel(title)
         for axis, picture in zip(row, to_pixels(pictures)):
             show_faces(axis, picture)
-    for axis, mse in zip(axes[1], (y - x).square().mean((1, 2, 3)).tolist()):
+    for axis, mse in zip(axes[1], errors.tolist()):
         axis.set_xlabel(f"{mse:.4f}")
     figure.supxlabel("MSE per value, images on [0, 1]", fontsize=10)
     save_figure(figure, path)
@@ -210,13 +225,36 @@ def draw_tsne(problem, source, target, colour, data_dir, path):
         scatter(path, points, domains, [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"], DOMAIN_COLOURS, title)
 
 
-FIGURES = {"fig1_1": draw_vae_printed, "fig1_2": draw_vae_curves, "table1_3": draw_reconstructions, "fig1_4": draw_vae_grid,
+def draw_mistakes(problem, data_dir, path):
+    """For each pair of domains the confusion of classes, and the mistakes that the network is surest of."""
+    figure, axes = plt.subplots(2, 3, figsize=(12, 6.6), height_ratios=(4, 2), layout="constrained")
+    for (above, below), (target, source) in zip(axes.T, SCENARIOS.items()):
+        images, labels = load_labelled(data_dir, target, "test")
+        net = load_digit_net(os.path.join(ROOT, problem, "weights", f"{source}_{target}.pth"), CPU)
+        confidence, called = forward(net, images, CPU).softmax(1).max(1)
+        counts = torch.zeros(CLASSES, CLASSES).index_put_((labels, called), torch.ones(len(labels)), accumulate=True)
+        shares = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
+        above.imshow(shares, cmap="Blues", vmin=0, vmax=20)
+        for (row, column), share in np.ndenumerate(shares.numpy()):
+            if share > 0.5:
+                above.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color="white" if share > 12 else "black")
+        above.set(title=f"{METHODS[problem]}, {TITLES[source]} → {TITLES[target]}: % of a class", xlabel="called", ylabel="label",
+                  xticks=range(CLASSES), yticks=range(CLASSES))
+        surest = (confidence * (called != labels)).topk(12).indices
+        show_faces(below, grid(images[surest].permute(0, 2, 3, 1).numpy(), columns=6))
+        below.set_title(" ".join(f"{labels[i]}→{called[i]}" for i in surest[:6]) + "\n" + " ".join(f"{labels[i]}→{called[i]}" for i in surest[6:]), fontsize=9)
+        below.axis("off")
+    save_figure(figure, path)
+
+
+FIGURES = {"fig1_1": draw_vae_printed, "fig1_2": draw_vae_curves, "table1_3": functools.partial(draw_reconstructions, random_ten), "fig1_7": functools.partial(draw_reconstructions, worst_ten), "fig1_4": draw_vae_grid,
            "fig1_5_male": functools.partial(draw_vae_latents, "Male"), "fig1_5_blond": functools.partial(draw_vae_latents, "Blond_Hair"),
            "fig1_6": draw_sweep, "fig2_1": draw_gan_printed, "fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress,
            "fig2_5": draw_neighbours, "fig2_6": draw_vae_and_gan}
 FIGURES |= {f"{number}_{source}_{target}_{colour}": functools.partial(draw_tsne, problem, source, target, colour)
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}
+FIGURES["fig4_3"] = functools.partial(draw_mistakes, "p4_uda")
 FIGURES["tables"] = lambda data_dir, path: write_latex(path)
 
 

@@ -6,7 +6,7 @@ import pandas
 from common.data import SCENARIOS
 from common.runtime import write_text
 from common.weights import load_weights
-from report.table import RESULTS, ROOT, table_rows
+from report.table import RESULTS, ROOT, TABLES, table_rows
 
 TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
 PAIRS = [f"{TITLES[source]} → {TITLES[target]}" for target, source in SCENARIOS.items()]
@@ -56,6 +56,12 @@ def peer_rows(names):
         yield f"peers' {PEERS[name]}, best", *(f"{column.max():g}" for column in columns)
 
 
+def ablation_rows():
+    titles = {mode: title for mode, (title, _) in TABLES["p4_ablation"].items()}
+    for row in read("p4_ablation.csv").itertuples():
+        yield titles[row.mode], rounded(row.accuracy, 1), row.target_information
+
+
 def write_latex(path):
     """Write \\newcommand for each table and number of report.tex."""
     p3, p4 = ({cells[0]: cells for cells in table_rows(table)} for table in ("p3", "p4"))
@@ -68,6 +74,7 @@ def write_latex(path):
         "vaeTable": tabular(["", r"λ", "test MSE", "KL, nats", "dimensions", "distance", "minutes"], vae_rows()),
         "ganTable": tabular(["", "steps", "acc. real", "acc. fake", "distance", "minutes"], gan_rows()),
         "dannTable": tabular(pairs, [source, dann, target, *peer_rows(["source", "dann", "target"])]),
+        "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
         "udaTable": tabular(pairs, [source, augmented, dann, uda, target, *peer_rows(["improved"])]),
         "vaeMse": rounded(scores["vae"].test_mse, 4), "vaeKl": scores["vae"].kl, "vaeDimensions": scores["vae"].dimensions_in_use,
         "facesDistance": rounded(read("p1.csv").iloc[0].fd_efflite, 0),

@@ -26,7 +26,7 @@ from common.runtime import write_atomic, write_csv, write_text
 from common.weights import sum_of
 
 RESULTS = os.path.join(HERE, "results")
-SHORT = ["--epochs", "8"]  # the ablation's runs are half as long
+SHORT = ["--epochs", "5"]  # a third of the length
 PARTS = {"align": "distribution alignment", "relative": "relative threshold", "classwise": "class-wise threshold", "balance": "class-balanced source"}
 ABLATION = {"full": ("the method", SHORT)}
 ABLATION |= {f"no_{part}": (f"− {title}", [*SHORT, "--without", part]) for part, title in PARTS.items()}
@@ -41,7 +41,7 @@ TABLES = {
     "p4_ablation": ABLATION,
 }
 FOLDERS = {"p3": "p3_dann", "p4": "p4_uda", "p4_ablation": "p4_uda"}
-TARGETS = {"p3": list(SCENARIOS), "p4": list(SCENARIOS), "p4_ablation": ["svhn", "usps"]}  # the hardest pair, and the one whose classes' shares differ
+TARGETS = {"p3": list(SCENARIOS), "p4": list(SCENARIOS), "p4_ablation": ["svhn"]}  # the hardest pair
 SHIPPED = {"p3": "dann", "p4": "uda"}
 
 
