@@ -66,7 +66,7 @@ def write_latex(path):
     """Write \\newcommand for each table and number of report.tex."""
     p3, p4 = ({cells[0]: cells for cells in table_rows(table)} for table in ("p3", "p4"))
     source, dann, target = p3.values()
-    augmented, uda = p4.values()
+    augmented, *methods = p4.values()
     scores = {"vae": read("p1.csv").iloc[-1], "gan": read("p2.csv").iloc[-1]}
     logs = {"vae": read("p1_vae_log.csv"), "gan": read("p2_gan_log.csv")}
     pairs = ["", *PAIRS]
@@ -75,7 +75,7 @@ def write_latex(path):
         "ganTable": tabular(["", "steps", "acc. real", "acc. fake", "distance", "minutes"], gan_rows()),
         "dannTable": tabular(pairs, [source, dann, target, *peer_rows(["source", "dann", "target"])]),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
-        "udaTable": tabular(pairs, [source, augmented, dann, uda, target, *peer_rows(["improved"])]),
+        "udaTable": tabular(pairs, [source, augmented, dann, *methods, target, *peer_rows(["improved"])]),
         "vaeMse": rounded(scores["vae"].test_mse, 4), "vaeKl": scores["vae"].kl, "vaeDimensions": scores["vae"].dimensions_in_use,
         "facesDistance": rounded(read("p1.csv").iloc[0].fd_efflite, 0),
     }
