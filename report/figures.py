@@ -234,7 +234,8 @@ def draw_mistakes(problem, data_dir, path):
         confidence, called = forward(net, images, CPU).softmax(1).max(1)
         counts = torch.zeros(CLASSES, CLASSES).index_put_((labels, called), torch.ones(len(labels)), accumulate=True)
         shares = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
-        above.imshow(shares, cmap="Blues", vmin=0, vmax=20)
+        above.matshow(shares, cmap="Blues", vmin=0, vmax=20)
+        above.xaxis.tick_bottom()
         for (row, column), share in np.ndenumerate(shares.numpy()):
             if share > 0.5:
                 above.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color="white" if share > 12 else "black")
