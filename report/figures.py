@@ -2,7 +2,7 @@
 
     python3 report/figures.py --data-dir hw3_data [--only fig1_4 fig3_4_usps_mnistm_class tables ...]
 
-Test images enter here as pictures and points only; nothing is chosen by them.
+Test images enter here as pictures, points and counts; no model and no setting is chosen by them.
 """
 import argparse
 import functools
@@ -14,6 +14,7 @@ import pandas
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.join(HERE, os.pardir)
@@ -96,12 +97,11 @@ def show_faces(axis, pixels):
 
 
 @functools.cache
-@torch.inference_mode()
 def reconstructed(data_dir):
     """The test faces and their reconstructions from the posterior's mean, floats [N, 3, 64, 64] on [0, 1], and the MSE [N] of each."""
     net, _ = load_vae(VAE_WEIGHTS, CPU)
-    x = load_faces(data_dir, "test").float() / 255
-    y = torch.cat([net.decode(net.encode(part)[0]) for part in x.split(100)])
+    images = load_faces(data_dir, "test")
+    x, y = images.float() / 255, forward(lambda x: net.decode(net.encode(x)[0]), images, CPU)
     return x, y, (y - x).square().mean((1, 2, 3))
 
 
@@ -232,23 +232,24 @@ def draw_mistakes(problem, data_dir, path):
         images, labels = load_labelled(data_dir, target, "test")
         net = load_digit_net(os.path.join(ROOT, problem, "weights", f"{source}_{target}.pth"), CPU)
         confidence, called = forward(net, images, CPU).softmax(1).max(1)
-        counts = torch.zeros(CLASSES, CLASSES).index_put_((labels, called), torch.ones(len(labels)), accumulate=True)
-        shares = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
+        shares = 100 * confusion_matrix(labels, called, labels=range(CLASSES), normalize="true")
         above.matshow(shares, cmap="Blues", vmin=0, vmax=20)
         above.xaxis.tick_bottom()
-        for (row, column), share in np.ndenumerate(shares.numpy()):
+        for (row, column), share in np.ndenumerate(shares):
             if share > 0.5:
                 above.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color="white" if share > 12 else "black")
         above.set(title=f"{METHODS[problem]}, {TITLES[source]} → {TITLES[target]}: % of a class", xlabel="called", ylabel="label",
                   xticks=range(CLASSES), yticks=range(CLASSES))
         surest = (confidence * (called != labels)).topk(12).indices
         show_faces(below, grid(images[surest].permute(0, 2, 3, 1).numpy(), columns=6))
-        below.set_title(" ".join(f"{labels[i]}→{called[i]}" for i in surest[:6]) + "\n" + " ".join(f"{labels[i]}→{called[i]}" for i in surest[6:]), fontsize=9)
+        names = [f"{labels[i]}→{called[i]}" for i in surest]
+        below.set_title("\n".join(" ".join(names[i:i + 6]) for i in (0, 6)), fontsize=9)
         below.axis("off")
     save_figure(figure, path)
 
 
-FIGURES = {"fig1_1": draw_vae_printed, "fig1_2": draw_vae_curves, "table1_3": functools.partial(draw_reconstructions, random_ten), "fig1_7": functools.partial(draw_reconstructions, worst_ten), "fig1_4": draw_vae_grid,
+FIGURES = {"fig1_1": draw_vae_printed, "fig1_2": draw_vae_curves, "table1_3": functools.partial(draw_reconstructions, random_ten),
+           "fig1_7": functools.partial(draw_reconstructions, worst_ten), "fig1_4": draw_vae_grid,
            "fig1_5_male": functools.partial(draw_vae_latents, "Male"), "fig1_5_blond": functools.partial(draw_vae_latents, "Blond_Hair"),
            "fig1_6": draw_sweep, "fig2_1": draw_gan_printed, "fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress,
            "fig2_5": draw_neighbours, "fig2_6": draw_vae_and_gan}
