@@ -2,12 +2,11 @@
 
 Generator: residual blocks (Miyato et al. 2018, "Spectral Normalization for GANs", ICLR, table 4) whose batch norm the latent scales and
 shifts (Chen et al. 2019, "On Self Modulation for GANs", ICLR); the last layers give 2x2 pixels at a time (Shi et al. 2016).
-Discriminator: a chain of convolutions with spectral normalisation and without batch norm (Miyato et al. 2018, table 3).
+Discriminator: residual blocks without any normalisation, as in StyleGAN2 (Karras et al. 2020, CVPR); the gradient penalty holds it.
 DCGAN: Radford et al. 2016, ICLR.
 """
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 LATENT = 128
 
@@ -59,18 +58,36 @@ class Generator(nn.Module):
 
 
 class ScaledLeakyReLU(nn.Module):
-    """Leaky ReLU times sqrt(2), which makes up for what it takes from the signal: weights of spectral norm 1 can't, and scores would stay near 0."""
+    """Leaky ReLU times sqrt(2), which makes up for what it takes from the signal."""
 
     def forward(self, x):
         return F.leaky_relu(x, 0.1) * 2 ** 0.5
 
 
+class DownBlock(nn.Module):
+    """Features [N, inputs, H, H] -> [N, outputs, H / 2, H / 2]: two convolutions beside an averaged 1x1 one."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.refine = nn.Conv2d(inputs, inputs, 3, padding=1)
+        self.halve = nn.Conv2d(inputs, outputs, 4, 2, 1)
+        self.skip = nn.Conv2d(inputs, outputs, 1)
+        self.act = ScaledLeakyReLU()
+
+    def forward(self, x):
+        y = self.halve(self.act(self.refine(self.act(x))))
+        return (y + self.skip(F.avg_pool2d(x, 2))) * 0.5 ** 0.5
+
+
 def discriminator(w):
-    """Images [N, 3, 64, 64] on [-1, 1] -> one score [N] each, above 0 for real."""
-    layers = []
-    for inputs, outputs in ((3, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w), (8 * w, 16 * w)):
-        layers += [spectral_norm(nn.Conv2d(inputs, outputs, 4, 2, 1)), ScaledLeakyReLU()]
-    return nn.Sequential(*layers, nn.Flatten(), spectral_norm(nn.Linear(16 * 16 * w, 1)), nn.Flatten(0))
+    """Images [N, 3, 64, 64] on [-1, 1] -> one score [N] each, higher for real; only differences between scores mean something."""
+    net = nn.Sequential(nn.Conv2d(3, 2 * w, 4, 2, 1), DownBlock(2 * w, 4 * w), DownBlock(4 * w, 8 * w), DownBlock(8 * w, 16 * w),
+                        ScaledLeakyReLU(), nn.Flatten(), nn.Linear(16 * 16 * w, 1), nn.Flatten(0))
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")  # the activations have their gain
+            nn.init.zeros_(layer.bias)
+    return net
 
 
 def dcgan_generator(w):

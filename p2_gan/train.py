@@ -24,29 +24,37 @@ from common.runtime import EMA, Run, at_least, autocast, pick_device, save_weigh
 from p2_gan.model import LATENT, MODELS
 
 
-def hinge(real, fake):
-    """The discriminator's loss of its scores [N] for real and generated images (Lim & Ye 2017)."""
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+def relativistic(higher, lower):
+    """The loss of scores [N] that are to be higher than others [N], pair by pair (Jolicoeur-Martineau 2019, RpGAN)."""
+    return F.softplus(lower - higher).mean()
 
 
 def cross_entropy(real, fake):
-    """The same of Goodfellow et al. 2014, from logits [N]."""
+    """The discriminator's loss of Goodfellow et al. 2014, from logits [N]."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-# discriminator's loss, generator's loss, Adam's betas
-RECIPES = {"residual": (hinge, lambda fake: -fake.mean(), (0.0, 0.9)),
-           "dcgan": (cross_entropy, lambda fake: F.softplus(-fake).mean(), (0.5, 0.999))}
+def gradient_penalty(scores, images):
+    """Squared norm of the scores' [N] gradient by the images [N, 3, H, H] on [0, 1], mean over the batch (Mescheder et al. 2018, R1)."""
+    gradient, = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
+
+
+# discriminator's and generator's loss of scores for real and generated images, Adam's betas
+RECIPES = {"residual": (relativistic, lambda real, fake: relativistic(fake, real), (0.0, 0.99)),
+           "dcgan": (cross_entropy, lambda real, fake: F.softplus(-fake).mean(), (0.5, 0.999))}
+LAZY = 8  # the penalty is taken in every eighth step, with eight times the weight (Karras et al. 2020, StyleGAN2)
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=at_least(1), default=40)
-    parser.add_argument("--batch-size", type=at_least(2), default=64)
-    parser.add_argument("--lr", type=float, default=2e-4, help="of the generator")
-    parser.add_argument("--lr-discriminator", type=float, default=4e-4)
+    parser.add_argument("--epochs", type=at_least(1), default=32)
+    parser.add_argument("--batch-size", type=at_least(2), default=32)
+    parser.add_argument("--lr", type=float, default=5e-4, help="of the generator")
+    parser.add_argument("--lr-discriminator", type=float, default=5e-4)
+    parser.add_argument("--r1", type=float, default=0.5, help="weight of the discriminator's gradient penalty; 0 for none")
     parser.add_argument("--model", choices=MODELS, default="residual")
     parser.add_argument("--width", type=at_least(1), default=16, help="the deepest layers have 16 times as many channels (dcgan: 8)")
     parser.add_argument("--augment", action="store_true", help="shift and cut out what the discriminator sees: for fewer faces than 40,000")
@@ -72,7 +80,7 @@ def main():
     discriminator_loss, generator_loss, betas = RECIPES[args.model]
     g_optimizer = torch.optim.Adam(generator.parameters(), args.lr, betas=betas, fused=True)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), args.lr_discriminator, betas=betas, fused=True)
-    ema = EMA(generator, decay=0.999)
+    ema = EMA(generator, decay=0.9995)
 
     config = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
     run = Run(args.out_dir, config, args.resume, {"generator": generator, "discriminator": discriminator,
@@ -89,24 +97,29 @@ def main():
         started, totals = time.time(), torch.zeros(4, device=device)
         order = torch.randperm(len(images), device=device)
         for i in range(per_epoch):
-            real = flip_half(images[order[i * count:(i + 1) * count]]).float() / 255
+            penalised = args.r1 > 0 and (epoch * per_epoch + i) % LAZY == 0
+            real = (flip_half(images[order[i * count:(i + 1) * count]]).float() / 255).requires_grad_(penalised)
             with autocast(device):
                 fake = generator(torch.randn(count, LATENT, device=device))
 
             real_score, fake_score = score(real), score(fake.detach())
-            d_loss = discriminator_loss(real_score, fake_score)
+            d_loss = loss = discriminator_loss(real_score, fake_score)
+            if penalised:
+                loss = loss + LAZY * args.r1 / 2 * gradient_penalty(real_score, real)
             d_optimizer.zero_grad()
-            d_loss.backward()
+            loss.backward()
             d_optimizer.step()
 
             discriminator.requires_grad_(False)
-            g_loss = generator_loss(score(fake))
+            real_score = real_score.detach()
+            g_loss = generator_loss(real_score, score(fake))
             g_optimizer.zero_grad()
             g_loss.backward()
             g_optimizer.step()
             discriminator.requires_grad_(True)
             ema.update(generator)
-            totals += torch.stack([d_loss, g_loss, (real_score > 0).float().mean(), (fake_score < 0).float().mean()]).detach()
+            middle = (real_score.mean() + fake_score.mean()) / 2  # relativistic scores have no zero of their own
+            totals += torch.stack([d_loss, g_loss, (real_score > middle).float().mean(), (fake_score < middle).float().mean()]).detach()
         row = dict(zip(("d_loss", "g_loss", "accuracy_real", "accuracy_fake"), (totals / per_epoch).tolist()))
         seconds = time.time() - started
         with torch.inference_mode():

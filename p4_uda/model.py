@@ -8,7 +8,7 @@ import contextlib
 import torch
 from torch import nn
 
-SWITCHES = ("align", "relative", "classwise", "balance")  # the parts that an ablation can leave out
+SWITCHES = ("align", "relative", "interpolation", "balance")  # the parts that an ablation can leave out
 
 
 def align(p, source_mean, target_mean, eps=1e-6):
@@ -30,18 +30,16 @@ class PseudoLabels(nn.Module):
         self.register_buffer("target_mean", torch.full((classes,), 1 / classes))
 
     def forward(self, source, target):
-        """Probabilities of weakly augmented source [M, classes] and target images [N, classes] -> labels [N], mean threshold [], kept [N] (0 or 1)."""
+        """Probabilities of weakly augmented source [M, classes] and target images [N, classes] -> labels [N], the threshold [], kept [N] (0 or 1)."""
         self.source_mean.lerp_(source.mean(0), 1 - self.decay)
         self.target_mean.lerp_(target.mean(0), 1 - self.decay)
         if "align" not in self.without:
             target = align(target, self.source_mean, self.target_mean)
         confidence, label = target.max(1)
-        threshold = torch.full_like(confidence, self.threshold)
-        if "relative" not in self.without:  # AdaMatch: as sure as the source's images, nearly
+        threshold = target.new_tensor(self.threshold)
+        if "relative" not in self.without:  # nearly as sure as for the source's images
             threshold = threshold * source.amax(1).mean()
-        if "classwise" not in self.without:  # lower where few are called so (Wang et al. 2023, "FreeMatch", its local threshold)
-            threshold = threshold * (self.target_mean / self.target_mean.max())[label]
-        return label, threshold.mean(), (confidence >= threshold).float()
+        return label, threshold, (confidence >= threshold).float()
 
 
 def interpolate(a, b):

@@ -39,7 +39,6 @@ def parse_args():
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threshold", type=float, default=0.9, help="the confidence that a pseudo-label needs, as a part of the source's")
     parser.add_argument("--without", nargs="+", choices=SWITCHES, default=[], help="for the ablation: leave these parts out")
-    parser.add_argument("--interpolation", action="store_true", help="add random logit interpolation, for a third more time")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images of each domain")
     parser.add_argument("--device", default="auto")
@@ -104,7 +103,7 @@ def main():
             with autocast(device):
                 logits = net(x)  # both domains in one batch, so that they share its statistics
                 source_logits = logits[:count]
-                if uda and args.interpolation:
+                if uda and "interpolation" not in args.without:
                     with running_statistics_kept(net):
                         source_logits = interpolate(source_logits, net(x[:count]))
             source_logits = source_logits.float()

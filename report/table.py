@@ -27,11 +27,10 @@ from common.weights import sum_of
 
 RESULTS = os.path.join(HERE, "results")
 SHORT = ["--epochs", "5"]  # a third of the length
-PARTS = {"align": "distribution alignment", "relative": "relative threshold", "classwise": "class-wise threshold", "balance": "class-balanced source"}
+PARTS = {"align": "distribution alignment", "relative": "relative threshold", "interpolation": "random logit interpolation", "balance": "class-balanced source"}
 ABLATION = {"full": ("the method", SHORT)}
 ABLATION |= {f"no_{part}": (f"− {title}", [*SHORT, "--without", part]) for part, title in PARTS.items()}
-ABLATION |= {"fixmatch": ("− all four (FixMatch)", [*SHORT, "--without", *PARTS]),
-             "interpolation": ("+ random logit interpolation", [*SHORT, "--interpolation"])}
+ABLATION["fixmatch"] = "− all four (FixMatch)", [*SHORT, "--without", *PARTS]
 
 # table -> {row: (title, the options of train.py beside --source, --target and --seed)}
 TABLES = {

@@ -25,9 +25,9 @@ from common.predict import forward
 from common.runtime import EMA, autocast, has_bf16
 from p1_vae.model import VAE as FaceVAE, kl_divergence
 from p2_gan.model import LATENT, Generator, discriminator
-from p2_gan.train import hinge
+from p2_gan.train import LAZY, gradient_penalty, relativistic
 from p3_dann.model import DigitNet, DomainDiscriminator, GradientReversal, standardise
-from p4_uda.model import PseudoLabels
+from p4_uda.model import PseudoLabels, interpolate, running_statistics_kept
 
 CPU = torch.device("cpu")
 
@@ -50,24 +50,28 @@ class VAE:
 
 class GAN:
     """A training step of problem 2, likewise: both networks'."""
-    batch = (64,)
+    batch = (32,)
     views = VAE.views
 
     def __init__(self, plain):
         self.generator, self.discriminator = Generator(16), discriminator(16)
-        self.learners = Learner(plain, self.generator), Learner(plain, self.discriminator)
+        self.learners, self.steps = (Learner(plain, self.generator), Learner(plain, self.discriminator)), 0
 
     def score(self, x):
         with self.learners[1].precision():
             return self.discriminator(2 * x - 1).float()
 
     def step(self, faces):
-        real = faces[0][0]
+        penalised = self.steps % LAZY == 0
+        self.steps += 1
+        real = faces[0][0].requires_grad_(penalised)
         with self.learners[0].precision():
             fake = self.generator(torch.randn(len(real), LATENT))
-        self.learners[1].learn(hinge(self.score(real), self.score(fake.detach())))
+        real_score = self.score(real)
+        loss = relativistic(real_score, self.score(fake.detach()))
+        self.learners[1].learn(loss + LAZY * 0.25 * gradient_penalty(real_score, real) if penalised else loss)
         self.discriminator.requires_grad_(False)
-        self.learners[0].learn(-self.score(fake).mean())
+        self.learners[0].learn(relativistic(self.score(fake), real_score.detach()))
         self.discriminator.requires_grad_(True)
 
 
@@ -98,6 +102,9 @@ class AdaMatch:
         self.net, self.pseudo_labels = DigitNet(), PseudoLabels()
         self.learner = Learner(plain, self.net)
 
+    def logits(self, x):
+        return self.net.classifier(self.learner.forward(self.net.layers, x)).float()
+
     def step(self, source, target):
         (source, y), (target, _) = source, target
         count, half, teacher = len(y), len(y) // 2, self.learner.ema.model
@@ -105,9 +112,11 @@ class AdaMatch:
             with torch.no_grad():
                 guess = teacher.classifier(self.learner.forward(teacher.layers, target[0])).float().softmax(1)
             x = torch.cat([source[0][:half], source[1][half:], target[1]])
-            logits = self.net.classifier(self.learner.forward(self.net.layers, x)).float()
-        label, _, kept = self.pseudo_labels(logits[:half].detach().softmax(1), guess)
-        self.learner.learn(F.cross_entropy(logits[:count], y) + (kept * F.cross_entropy(logits[count:], label, reduction="none")).mean())
+            logits = self.logits(x)
+            with running_statistics_kept(self.net):
+                source_logits = interpolate(logits[:count], self.logits(x[:count]))
+        label, _, kept = self.pseudo_labels(source_logits[:half].detach().softmax(1), guess)
+        self.learner.learn(F.cross_entropy(source_logits, y) + (kept * F.cross_entropy(logits[count:], label, reduction="none")).mean())
 
 
 class Learner:

@@ -17,17 +17,11 @@ def test_alignment_is_per_class_and_rows_sum_to_one():
 def test_thresholds_by_hand():
     source = torch.tensor([[0.8, 0.2], [0.4, 0.6]])  # top probabilities 0.8 and 0.6, mean 0.7
     target = torch.tensor([[0.64, 0.36], [0.4, 0.6], [0.45, 0.55], [0.36, 0.64]])
-    relative = PseudoLabels(2, threshold=0.9, without=("align", "classwise"))
+    relative = PseudoLabels(2, threshold=0.9, without=("align",))
     label, threshold, kept = relative(source, target)
     assert label.tolist() == [0, 1, 1, 1] and threshold.item() == pytest.approx(0.63) and kept.tolist() == [1, 0, 0, 1]
-    fixed = PseudoLabels(2, threshold=0.62, without=("align", "classwise", "relative"))
+    fixed = PseudoLabels(2, threshold=0.62, without=("align", "relative"))
     assert fixed(source, target)[1].item() == pytest.approx(0.62) and fixed(source, target)[2].tolist() == [1, 0, 0, 1]
-    classwise = PseudoLabels(2, threshold=0.9, without=("align", "relative"), decay=0)
-    # mean predictions 0.4625 and 0.5375: class 0 needs 0.9 * 0.4625 / 0.5375 = 0.774, class 1 needs 0.9
-    label, threshold, kept = classwise(source, torch.tensor([[0.05, 0.95], [0.1, 0.9], [0.9, 0.1], [0.8, 0.2]]))
-    assert classwise.target_mean.tolist() == pytest.approx([0.4625, 0.5375])
-    assert label.tolist() == [1, 1, 0, 0] and kept.tolist() == [1, 1, 1, 1]
-    assert threshold.item() == pytest.approx((0.9 + 0.9 + 0.774419 + 0.774419) / 4)
 
 
 def test_running_means_start_uniform_and_follow_the_predictions():
