@@ -70,7 +70,7 @@ def draw_vae_curves(data_dir, path):
 
 
 def draw_gan_curves(data_dir, path):
-    draw_curves("p2_gan_log.csv", {"hinge losses": {"d_loss": "discriminator", "g_loss": "generator"},
+    draw_curves("p2_gan_log.csv", {"relativistic losses": {"d_loss": "discriminator", "g_loss": "generator"},
                                    "discriminator's accuracy": {"accuracy_real": "on real faces", "accuracy_fake": "on generated faces"}}, path)
 
 
