@@ -46,6 +46,11 @@ RECIPES = {"residual": (relativistic, lambda real, fake: relativistic(fake, real
 LAZY = 8  # the penalty is taken in every eighth step, with eight times the weight (Karras et al. 2020, StyleGAN2)
 
 
+def penalty_weight(epoch, epochs, r1):
+    """Constant over the first half of the run, then down to a tenth, evenly on a log scale: the better the faces, the finer what tells them apart."""
+    return r1 * 0.1 ** max(0, 2 * epoch / epochs - 1)
+
+
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
@@ -54,7 +59,7 @@ def parse_args():
     parser.add_argument("--batch-size", type=at_least(2), default=32)
     parser.add_argument("--lr", type=float, default=5e-4, help="of the generator")
     parser.add_argument("--lr-discriminator", type=float, default=5e-4)
-    parser.add_argument("--r1", type=float, default=0.5, help="weight of the discriminator's gradient penalty; 0 for none")
+    parser.add_argument("--r1", type=float, default=0.5, help="weight of the discriminator's gradient penalty at first; 0 for none")
     parser.add_argument("--model", choices=MODELS, default="residual")
     parser.add_argument("--width", type=at_least(1), default=16, help="the deepest layers have 16 times as many channels (dcgan: 8)")
     parser.add_argument("--augment", action="store_true", help="shift and cut out what the discriminator sees: for fewer faces than 40,000")
@@ -105,7 +110,7 @@ def main():
             real_score, fake_score = score(real), score(fake.detach())
             d_loss = loss = discriminator_loss(real_score, fake_score)
             if penalised:
-                loss = loss + LAZY * args.r1 / 2 * gradient_penalty(real_score, real)
+                loss = loss + LAZY * penalty_weight(epoch, args.epochs, args.r1) / 2 * gradient_penalty(real_score, real)
             d_optimizer.zero_grad()
             loss.backward()
             d_optimizer.step()
