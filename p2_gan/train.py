@@ -1,7 +1,7 @@
 """Train the GAN of problem 2.
 
     python3 p2_gan/train.py --data-dir hw3_data
-    python3 p2_gan/train.py ... --model dcgan           # the textbook one, for comparison
+    python3 p2_gan/train.py ... --model dcgan --r1 0    # the textbook one, for comparison
     python3 p2_gan/train.py ... --resume                # go on after an interruption
     python3 p2_gan/train.py ... --epochs 1 --limit 512  # try it out, in seconds
 

@@ -33,7 +33,7 @@ VAES |= {"no_warm_up": ["--kl-weight", "1e-5", *SHORT, "--warm-up", "0"],
          "plain": ["--kl-weight", "1e-5", *SHORT[:2], "--width", "32", "--model", "plain"],
          "long_3e-7": ["--kl-weight", "3e-7"],
          "shipped": []}
-GANS = {"dcgan": ["--model", "dcgan", "--width", "32", "--lr-discriminator", "2e-4", "--epochs", "16"], "shipped": []}
+GANS = {"dcgan": ["--model", "dcgan", "--width", "32", "--batch-size", "64", "--lr", "2e-4", "--lr-discriminator", "2e-4", "--r1", "0", "--epochs", "16"], "shipped": []}
 PROBLEMS = {"p1": ("p1_vae", VAES), "p2": ("p2_gan", GANS)}
 
 

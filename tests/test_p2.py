@@ -46,6 +46,11 @@ def test_gradient_penalty_by_hand():
     assert weights.grad.tolist() == pytest.approx([144, 24])
 
 
+def test_the_penalty_falls_to_a_tenth_over_the_second_half():
+    weights = [train.penalty_weight(epoch, 32, 0.5) for epoch in range(33)]
+    assert weights[:17] == [0.5] * 17 and weights[24] == pytest.approx(0.158114) and weights[32] == pytest.approx(0.05)
+
+
 def test_the_penalty_flattens_the_discriminator(data_dir, tmp_path, monkeypatch):
     """Two equal runs but for the penalty's weight: with it, real images' scores depend less on the pixels."""
     seen = {}
