@@ -59,6 +59,7 @@ def draw_curves(log, panels, path):
         for colour, (column, label) in zip(DOMAIN_COLOURS, columns.items()):
             axis.plot(log["step"], log[column], marker=".", color=colour, label=label)
         axis.set(title=title, xlabel="training step")
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(alpha=0.3)
         if len(columns) > 1:
             axis.legend(frameon=False)
