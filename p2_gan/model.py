@@ -47,7 +47,7 @@ class Generator(nn.Module):
         self.start = nn.Sequential(nn.Linear(LATENT, 16 * 16 * width), nn.Unflatten(1, (16 * width, 4, 4)))
         self.blocks = nn.ModuleList([UpBlock(16 * width, 8 * width), UpBlock(8 * width, 4 * width), UpBlock(4 * width, 2 * width)])
         self.last = Modulation(2 * width)
-        self.pixels = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.ReLU(inplace=True),
+        self.pixels = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.ReLU(inplace=True), nn.PixelShuffle(2),
                                     nn.Conv2d(width, 3, 3, padding=1), nn.Sigmoid())
 
     def forward(self, z):
