@@ -69,7 +69,9 @@ class GAN:
             fake = self.generator(torch.randn(len(real), LATENT))
         real_score = self.score(real)
         loss = relativistic(real_score, self.score(fake.detach()))
-        self.learners[1].learn(loss + LAZY * 0.25 * gradient_penalty(real_score, real) if penalised else loss)
+        if penalised:
+            loss = loss + LAZY * 0.25 * gradient_penalty(real_score, real)
+        self.learners[1].learn(loss)
         self.discriminator.requires_grad_(False)
         self.learners[0].learn(relativistic(self.score(fake), real_score.detach()))
         self.discriminator.requires_grad_(True)

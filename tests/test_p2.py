@@ -21,6 +21,7 @@ def test_losses_by_hand():
     # differences 5 and 0.5: log(1 + e^-5) = 0.006715 and log(1 + e^-0.5) = 0.474077
     assert train.relativistic(real, fake).item() == pytest.approx((0.006715 + 0.474077) / 2, abs=1e-6)
     assert train.relativistic(real + 7, fake + 7).item() == pytest.approx(train.relativistic(real, fake).item())
+    assert train.cross_entropy(zero, zero).item() == pytest.approx(2 * torch.log(torch.tensor(2.0)).item())
     bce = torch.nn.functional.binary_cross_entropy_with_logits
     assert train.cross_entropy(real, fake).item() == pytest.approx((bce(real, zero + 1) + bce(fake, zero)).item())
 
