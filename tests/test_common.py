@@ -162,6 +162,21 @@ def test_device_and_precision():
     assert has_bf16(torch.device("cpu")) in (True, False)
 
 
+def test_freed_memory_is_kept(python):
+    process = python("-c", """
+import resource, torch
+from common.runtime import pick_device
+def fill():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    [torch.ones(2 ** 21) for _ in range(8)]  # 64 MiB
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 2 ** 20
+pick_device("cpu")
+[fill() for _ in range(3)]
+print(fill())
+""", cwd=ROOT)
+    assert float(process.stdout) < 16, process.stderr
+
+
 def test_sample_data(tmp_path, python):
     process = python("-m", "common.sample_data", tmp_path / "s", cwd=ROOT)
     assert process.returncode == 0, process.stderr
