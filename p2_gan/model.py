@@ -1,7 +1,7 @@
 """A residual GAN for 64x64 faces, and the textbook DCGAN.
 
 Generator: residual blocks (Miyato et al. 2018, "Spectral Normalization for GANs", ICLR, table 4) whose batch norm the latent scales and
-shifts (Chen et al. 2019, "On Self Modulation for GANs", ICLR); the last layers give 2x2 pixels at a time (Shi et al. 2016).
+shifts (Chen et al. 2019, "On Self Modulation for GANs", ICLR).
 Discriminator: residual blocks without any normalisation, as in StyleGAN2 (Karras et al. 2020, CVPR); the gradient penalty holds it.
 DCGAN: Radford et al. 2016, ICLR.
 """
@@ -21,22 +21,22 @@ class Modulation(nn.Module):
 
     def forward(self, x, z):
         scale, shift = self.affine(z)[:, :, None, None].chunk(2, 1)
-        return F.relu(self.norm(x) * (1 + scale) + shift)
+        return F.relu(self.norm(x) * (1 + scale) + shift, inplace=True)
 
 
 class UpBlock(nn.Module):
-    """Features [N, inputs, H, H] -> [N, outputs, 2H, 2H]: two modulated convolutions beside a 1x1 one."""
+    """Features [N, inputs, H, H] -> [N, outputs, 2H, 2H]: a modulated convolution and a transposed one beside an enlarged 1x1 one."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
         self.first, self.second = Modulation(inputs), Modulation(outputs)
         self.narrow = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.refine = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.enlarge = nn.ConvTranspose2d(outputs, outputs, 4, 2, 1, bias=False)
         self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x, z):
         y = self.second(self.narrow(self.first(x, z)), z)
-        return self.refine(F.interpolate(y, scale_factor=2)) + F.interpolate(self.skip(x), scale_factor=2)
+        return self.enlarge(y) + F.interpolate(self.skip(x), scale_factor=2)
 
 
 class Generator(nn.Module):
@@ -44,11 +44,10 @@ class Generator(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.start = nn.Sequential(nn.Linear(LATENT, 16 * 16 * width), nn.Unflatten(1, (16 * width, 4, 4)))
-        self.blocks = nn.ModuleList([UpBlock(16 * width, 8 * width), UpBlock(8 * width, 4 * width), UpBlock(4 * width, 2 * width)])
+        self.start = nn.Sequential(nn.Linear(LATENT, 16 * 32 * width), nn.Unflatten(1, (32 * width, 4, 4)))
+        self.blocks = nn.ModuleList([UpBlock(2 * outputs, outputs) for outputs in (16 * width, 8 * width, 4 * width, 2 * width)])
         self.last = Modulation(2 * width)
-        self.pixels = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.ReLU(inplace=True), nn.PixelShuffle(2),
-                                    nn.Conv2d(width, 3, 3, padding=1), nn.Sigmoid())
+        self.pixels = nn.Sequential(nn.Conv2d(2 * width, 3, 3, padding=1), nn.Sigmoid())
 
     def forward(self, z):
         x = self.start(z)

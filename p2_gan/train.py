@@ -40,28 +40,23 @@ def gradient_penalty(scores, images):
     return gradient.square().sum((1, 2, 3)).mean()
 
 
-# discriminator's and generator's loss of scores for real and generated images, Adam's betas
-RECIPES = {"residual": (relativistic, lambda real, fake: relativistic(fake, real), (0.0, 0.99)),
-           "dcgan": (cross_entropy, lambda real, fake: F.softplus(-fake).mean(), (0.5, 0.999))}
+# discriminator's and generator's loss of scores for real and generated images, Adam's betas, what is left of the discriminator's learning rate at the end
+RECIPES = {"residual": (relativistic, lambda real, fake: relativistic(fake, real), (0.0, 0.99), 0.2),
+           "dcgan": (cross_entropy, lambda real, fake: F.softplus(-fake).mean(), (0.5, 0.999), 1.0)}
 LAZY = 8  # the penalty is taken in every eighth step, with eight times the weight (Karras et al. 2020, StyleGAN2)
-
-
-def penalty_weight(epoch, epochs, r1):
-    """Constant over the first half of the run, then down to a tenth, evenly on a log scale: the better the faces, the finer what tells them apart."""
-    return r1 * 0.1 ** max(0, 2 * epoch / epochs - 1)
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=at_least(1), default=32)
+    parser.add_argument("--epochs", type=at_least(1), default=22)
     parser.add_argument("--batch-size", type=at_least(2), default=32)
     parser.add_argument("--lr", type=float, default=5e-4, help="of the generator")
-    parser.add_argument("--lr-discriminator", type=float, default=5e-4)
-    parser.add_argument("--r1", type=float, default=0.5, help="weight of the discriminator's gradient penalty at first; 0 for none")
+    parser.add_argument("--lr-discriminator", type=float, default=5e-4, help="at first; a fifth of it at the end (dcgan: constant)")
+    parser.add_argument("--r1", type=float, default=0.5, help="weight of the discriminator's gradient penalty at first, a tenth of it at the end; 0 for none")
     parser.add_argument("--model", choices=MODELS, default="residual")
-    parser.add_argument("--width", type=at_least(1), default=16, help="the deepest layers have 16 times as many channels (dcgan: 8)")
+    parser.add_argument("--width", type=at_least(1), default=16, help="the deepest layers have 32 times as many channels in the generator, 16 in the discriminator (dcgan: 8)")
     parser.add_argument("--augment", action="store_true", help="shift and cut out what the discriminator sees: for fewer faces than 40,000")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images")
     parser.add_argument("--device", default="auto")
@@ -82,7 +77,7 @@ def main():
         raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
 
     generator, discriminator = (net(args.width).to(device, memory_format=torch.channels_last) for net in MODELS[args.model])
-    discriminator_loss, generator_loss, betas = RECIPES[args.model]
+    discriminator_loss, generator_loss, betas, left = RECIPES[args.model]
     g_optimizer = torch.optim.Adam(generator.parameters(), args.lr, betas=betas, fused=True)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), args.lr_discriminator, betas=betas, fused=True)
     ema = EMA(generator, decay=0.9995)
@@ -101,6 +96,8 @@ def main():
     for epoch in range(len(run.rows), args.epochs):
         started, totals = time.time(), torch.zeros(4, device=device)
         order = torch.randperm(len(images), device=device)
+        r1 = args.r1 * 0.1 ** (epoch / args.epochs)  # the better the faces, the finer what tells them apart
+        d_optimizer.param_groups[0]["lr"] = args.lr_discriminator * left ** (epoch / args.epochs)
         for i in range(per_epoch):
             penalised = args.r1 > 0 and (epoch * per_epoch + i) % LAZY == 0
             real = (flip_half(images[order[i * count:(i + 1) * count]]).float() / 255).requires_grad_(penalised)
@@ -110,7 +107,7 @@ def main():
             real_score, fake_score = score(real), score(fake.detach())
             d_loss = loss = discriminator_loss(real_score, fake_score)
             if penalised:
-                loss = loss + LAZY * penalty_weight(epoch, args.epochs, args.r1) / 2 * gradient_penalty(real_score, real)
+                loss = loss + LAZY * r1 / 2 * gradient_penalty(real_score, real)
             d_optimizer.zero_grad()
             loss.backward()
             d_optimizer.step()

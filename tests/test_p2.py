@@ -29,7 +29,7 @@ def test_losses_by_hand():
 @pytest.mark.parametrize("model", MODELS)
 def test_the_losses_point_the_two_against_each_other(model):
     """The discriminator's falls when real images score more and generated ones less, the generator's when generated ones score more."""
-    discriminator_loss, generator_loss, _ = train.RECIPES[model]
+    discriminator_loss, generator_loss, *_ = train.RECIPES[model]
     real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
     discriminator_loss(real, fake).backward()
     assert (real.grad < 0).all() and (fake.grad > 0).all()
@@ -47,9 +47,25 @@ def test_gradient_penalty_by_hand():
     assert weights.grad.tolist() == pytest.approx([144, 24])
 
 
-def test_the_penalty_falls_to_a_tenth_over_the_second_half():
-    weights = [train.penalty_weight(epoch, 32, 0.5) for epoch in range(33)]
-    assert weights[:17] == [0.5] * 17 and weights[24] == pytest.approx(0.158114) and weights[32] == pytest.approx(0.05)
+@pytest.mark.parametrize("model, left", [("residual", 0.2), ("dcgan", 1)])
+def test_penalty_and_learning_rate_of_the_discriminator_fall(model, left, data_dir, tmp_path, monkeypatch):
+    seen, weights, step = {}, [], torch.optim.Adam.step
+
+    def watched_step(optimizer):
+        seen.setdefault(optimizer, []).append(optimizer.param_groups[0]["lr"])
+        step(optimizer)
+
+    def penalty(scores, images):
+        one = torch.ones((), requires_grad=True)
+        one.register_hook(lambda weight: weights.append(weight.item()))
+        return one
+    monkeypatch.setattr(torch.optim.Adam, "step", watched_step)
+    monkeypatch.setattr(train, "gradient_penalty", penalty)
+    run_main(train, monkeypatch, "--data-dir", data_dir, "--model", model, "--width", 2, "--epochs", 2, "--batch-size", 8, "--device", "cpu",
+             "--lr", 3e-4, "--lr-discriminator", 4e-4, "--r1", 0.5, "--out-dir", tmp_path)
+    of_discriminator, of_generator = seen.values()  # 5 steps an epoch
+    assert of_discriminator == pytest.approx([4e-4] * 5 + [4e-4 * left ** 0.5] * 5) and of_generator == [3e-4] * 10
+    assert weights == pytest.approx([8 * 0.25, 8 * 0.25 * 0.1 ** 0.5])  # in the first and the ninth step, with eight times the weight
 
 
 def test_the_penalty_flattens_the_discriminator(data_dir, tmp_path, monkeypatch):
