@@ -15,6 +15,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from torch.optim.swa_utils import update_bn
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.augment import diff_augment, flip_half
@@ -41,7 +42,7 @@ def gradient_penalty(scores, images):
 
 
 # discriminator's and generator's loss of scores for real and generated images, Adam's betas, what is left of the discriminator's learning rate at the end
-RECIPES = {"residual": (relativistic, lambda real, fake: relativistic(fake, real), (0.0, 0.99), 0.2),
+RECIPES = {"residual": (relativistic, lambda real, fake: relativistic(fake, real), (0.0, 0.99), 0.0536),
            "dcgan": (cross_entropy, lambda real, fake: F.softplus(-fake).mean(), (0.5, 0.999), 1.0)}
 LAZY = 8  # the penalty is taken in every eighth step, with eight times the weight (Karras et al. 2020, StyleGAN2)
 
@@ -50,11 +51,11 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=at_least(1), default=22)
+    parser.add_argument("--epochs", type=at_least(1), default=40)
     parser.add_argument("--batch-size", type=at_least(2), default=32)
     parser.add_argument("--lr", type=float, default=5e-4, help="of the generator")
-    parser.add_argument("--lr-discriminator", type=float, default=5e-4, help="at first; a fifth of it at the end (dcgan: constant)")
-    parser.add_argument("--r1", type=float, default=0.5, help="weight of the discriminator's gradient penalty at first, a tenth of it at the end; 0 for none")
+    parser.add_argument("--lr-discriminator", type=float, default=5e-4, help="at first; a nineteenth of it at the end (dcgan: constant)")
+    parser.add_argument("--r1", type=float, default=0.5, help="weight of the discriminator's gradient penalty at first, a sixty-sixth of it at the end; 0 for none")
     parser.add_argument("--model", choices=MODELS, default="residual")
     parser.add_argument("--width", type=at_least(1), default=16, help="the deepest layers have 32 times as many channels in the generator, 16 in the discriminator (dcgan: 8)")
     parser.add_argument("--augment", action="store_true", help="shift and cut out what the discriminator sees: for fewer faces than 40,000")
@@ -96,7 +97,7 @@ def main():
     for epoch in range(len(run.rows), args.epochs):
         started, totals = time.time(), torch.zeros(4, device=device)
         order = torch.randperm(len(images), device=device)
-        r1 = args.r1 * 0.1 ** (epoch / args.epochs)  # the better the faces, the finer what tells them apart
+        r1 = args.r1 * 0.0152 ** (epoch / args.epochs)  # the better the faces, the finer what tells them apart
         d_optimizer.param_groups[0]["lr"] = args.lr_discriminator * left ** (epoch / args.epochs)
         for i in range(per_epoch):
             penalised = args.r1 > 0 and (epoch * per_epoch + i) % LAZY == 0
@@ -128,6 +129,8 @@ def main():
             save_picture(os.path.join(args.out_dir, f"samples_{epoch + 1:03d}.png"), grid(to_pixels(ema.model(fixed))))
         run.end_epoch({"step": (epoch + 1) * per_epoch, **row, "images_per_second": per_epoch * count / seconds, "seconds": seconds})
 
+    with autocast(device):  # the averaged weights' own batch statistics, not the average of the others' (Brock et al. 2019, BigGAN)
+        update_bn([torch.randn(256, LATENT, device=device) for _ in range(16)], ema.model)
     save_weights(os.path.join(args.out_dir, "model.pth"), ema.state, config)
     print(f"wrote {os.path.join(args.out_dir, 'model.pth')}")
 
