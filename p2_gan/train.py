@@ -44,6 +44,7 @@ def gradient_penalty(scores, images):
 # discriminator's and generator's loss of scores for real and generated images, Adam's betas, what is left of the discriminator's learning rate at the end
 RECIPES = {"residual": (relativistic, lambda real, fake: relativistic(fake, real), (0.0, 0.99), 0.0536),
            "dcgan": (cross_entropy, lambda real, fake: F.softplus(-fake).mean(), (0.5, 0.999), 1.0)}
+PENALTY_LEFT = 0.0152  # at the end, of the penalty's weight: the better the faces, the finer what tells them apart
 LAZY = 8  # the penalty is taken in every eighth step, with eight times the weight (Karras et al. 2020, StyleGAN2)
 
 
@@ -54,8 +55,8 @@ def parse_args():
     parser.add_argument("--epochs", type=at_least(1), default=40)
     parser.add_argument("--batch-size", type=at_least(2), default=32)
     parser.add_argument("--lr", type=float, default=5e-4, help="of the generator")
-    parser.add_argument("--lr-discriminator", type=float, default=5e-4, help="at first; a nineteenth of it at the end (dcgan: constant)")
-    parser.add_argument("--r1", type=float, default=0.5, help="weight of the discriminator's gradient penalty at first, a sixty-sixth of it at the end; 0 for none")
+    parser.add_argument("--lr-discriminator", type=float, default=5e-4, help=f"at first; falls to {RECIPES['residual'][-1]} of it (dcgan: constant)")
+    parser.add_argument("--r1", type=float, default=0.5, help=f"weight of the discriminator's gradient penalty at first; falls to {PENALTY_LEFT} of it; 0 for none")
     parser.add_argument("--model", choices=MODELS, default="residual")
     parser.add_argument("--width", type=at_least(1), default=16, help="the deepest layers have 32 times as many channels in the generator, 16 in the discriminator (dcgan: 8)")
     parser.add_argument("--augment", action="store_true", help="shift and cut out what the discriminator sees: for fewer faces than 40,000")
@@ -97,7 +98,7 @@ def main():
     for epoch in range(len(run.rows), args.epochs):
         started, totals = time.time(), torch.zeros(4, device=device)
         order = torch.randperm(len(images), device=device)
-        r1 = args.r1 * 0.0152 ** (epoch / args.epochs)  # the better the faces, the finer what tells them apart
+        r1 = args.r1 * PENALTY_LEFT ** (epoch / args.epochs)
         d_optimizer.param_groups[0]["lr"] = args.lr_discriminator * left ** (epoch / args.epochs)
         for i in range(per_epoch):
             penalised = args.r1 > 0 and (epoch * per_epoch + i) % LAZY == 0
