@@ -76,7 +76,7 @@ def test_bad_picture_path(name, message, tmp_path):
     assert os.listdir(tmp_path) == ["a file"] and (tmp_path / "a file").read_text() == "kept"
 
 
-@pytest.mark.parametrize("problem, damage", zip(SHIPPED, ["deleted", "cut short"] * 2))
+@pytest.mark.parametrize("problem, damage", list(zip(SHIPPED, ["deleted", "cut short"] * 2)))
 def test_weights_are_downloaded_where_missing_or_damaged(problem, damage, test_images, tmp_path, clone, server):
     folder, address, asked = server
     repository = clone()
