@@ -1,78 +1,97 @@
-"""Build the course's data set from its public sources, in its own layout.
+"""Build the course's data set from its public sources, in the course's own layout.
 
     python3 -m common.prepare_data hw3_data                    # downloads 1.8 GB into hw3_data/sources, once
     python3 -m common.prepare_data hw3_data --only digits      # or face
-    python3 -m common.prepare_data hw3_data --source-dir DIR   # take what DIR has, download the rest into it
+    python3 -m common.prepare_data hw3_data --svhn-subset      # SVHN's first 4,434 / 10,000 digits
+    python3 -m common.prepare_data hw3_data --source-dir DIR   # uses the files in DIR, downloads the others into it
 
-The same command goes on after an interruption: what is downloaded or written stays, a split is there when all of it is.
+After an interruption the same command continues: downloaded files and finished splits are kept.
+To build a split again, remove its folder and its CSV first.
     digits/usps    USPS, 16x16, enlarged to 28x28, grey
-    digits/mnistm  |photo patch - MNIST digit| with the 200 training photographs of BSDS500 (Ganin et al. 2016, section 5.2.4), seed 0
+    digits/mnistm  |photo patch - MNIST digit| with the 200 training photographs of BSDS500, seed 0
+                   (Ganin et al. 2016, section 5.2.4)
     digits/svhn    SVHN's cropped digits, 32x32, reduced to 28x28
-    face           CelebA, aligned: the middle 148x148, reduced to 64x64; the first 40,000 of its train, 2,621 of its test partition
+    face           CelebA, aligned: the middle 148x148, reduced to 64x64;
+                   the first 40,000 of its train partition and the first 2,621 of its test partition
 """
 import argparse
-import functools
+import contextlib
 import gzip
 import hashlib
+import http.client
 import io
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import tarfile
 import time
+import urllib.request
 import zipfile
+
+import common
+from common.files import write_csv
 
 import numpy as np
 from PIL import Image
 from torchvision.datasets import MNIST, SVHN, USPS, CelebA
-from torchvision.datasets.utils import check_integrity, download_url
+from torchvision.datasets.utils import check_integrity
 
-from common.runtime import write_csv
-
+TIMEOUT = 30  # seconds without a byte after which a server is given up
 BSDS_URL = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
+BSDS_PAGE = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html"
 BSDS_PHOTOS = "BSR/BSDS500/data/images/train/"
-BSDS_SHA256 = "b626d29a9653bf7a573863ad2470032b8d6e01a04a88d1c1e4b599055eb60e71"  # of the 200 photographs' files, in name order: those that the report's MNIST-M is made from
+# The sum of the 200 photographs' files, in the order of their names.
+BSDS_SHA256 = "b626d29a9653bf7a573863ad2470032b8d6e01a04a88d1c1e4b599055eb60e71"
 ATTRIBUTES = ("Bangs", "Big_Lips", "Black_Hair", "Blond_Hair", "Brown_Hair", "Heavy_Makeup", "High_Cheekbones", "Male",
               "Mouth_Slightly_Open", "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Lipstick")
-FACES = {"train": ("0", 40000), "test": ("2", 2621)}  # CelebA's name for the partition; how many of it
+SVHN_SUBSET = {"train": 4434, "test": 10000}
+FACES = {"train": ("0", 40000), "test": ("2", 2621)}  # CelebA's code for the partition, and how many of its faces
 CELEBA_URL = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-CHUNK = 256  # pictures that a process writes at a time
 
 
-def _start_worker(*job):
-    global _job
-    _job = job
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+def show_progress(name, done, total, unit, started):
+    """On a terminal, one line that is refreshed, and cleared at the end."""
+    if sys.stdout.isatty():
+        left = int((time.time() - started) * (total / done - 1))
+        line = f"{name}: {done:,.0f} of {total:,.0f} {unit}  left {left // 60}m{left % 60:02d}s"
+        print(line if done < total else "", end="\033[K\r", flush=True)
 
 
-def _write_chunk(start):
-    folder, names, picture = _job
-    for i in range(start, min(start + CHUNK, len(names))):
-        picture(i).save(os.path.join(folder, names[i]), compress_level=1)
+def is_there(folder):
+    """Whether FOLDER is a finished split, with a file for each row of FOLDER.csv. Exits if it is incomplete."""
+    files = os.listdir(folder) if os.path.isdir(folder) else []
+    if not files:
+        return False
+    rows = 0
+    if os.path.exists(f"{folder}.csv"):
+        with open(f"{folder}.csv", "rb") as file:
+            rows = max(0, sum(1 for _ in file) - 1)
+    if not 0 < rows <= len(files):
+        raise SystemExit(f"{folder} is incomplete: it has {len(files):,} files, but {folder}.csv is missing or has "
+                         f"{rows:,} rows: remove both, then the same command builds them")
+    print(f"{folder}: there already ({rows:,} images), left as it is", flush=True)
+    return True
 
 
-def write_split(folder, header, rows, picture):
-    """Write the PIL images picture(0), picture(1), ... under the names that `rows` (image_name, ...) begin with, and `rows` as FOLDER.csv.
+def write_split(folder, header, rows, images):
+    """Write the PIL `images` under the names that `rows` (image_name, ...) begin with, and `rows` as FOLDER.csv.
 
-    Forked processes share the work in FOLDER.part, which is renamed when all is written; a FOLDER that is there is left as it is.
+    The images go into FOLDER.part, which is renamed when all are written. A finished split is left as it is.
     """
-    if os.path.isdir(folder):
-        return print(f"{folder}: there already")
+    if is_there(folder):
+        return
     part, started = f"{folder}.part", time.time()
     try:
         shutil.rmtree(part, ignore_errors=True)
-        os.makedirs(part, exist_ok=True)  # a worker that outlived a kill may still write into it
-        with multiprocessing.get_context("fork").Pool(len(os.sched_getaffinity(0)), _start_worker, (part, [row[0] for row in rows], picture)) as pool:
-            for done, _ in enumerate(pool.imap_unordered(_write_chunk, range(0, len(rows), CHUNK)), 1):
-                left = (time.time() - started) * (len(rows) / (done * CHUNK) - 1)
-                if sys.stdout.isatty() and left > 0:
-                    print(f"{folder}: {done * CHUNK:,} of {len(rows):,}  left {left // 60:.0f}m{left % 60:02.0f}s", end="\033[K\r", flush=True)
+        os.makedirs(part)
+        for done, (row, image) in enumerate(zip(rows, images), 1):
+            image.save(os.path.join(part, row[0]), compress_level=1)
+            if done % 100 == 0 or done == len(rows):
+                show_progress(folder, done, len(rows), "images", started)
         write_csv(f"{folder}.csv", header, rows)
         os.rename(part, folder)
-    except OSError as error:
+    except (OSError, SystemExit) as error:  # write_csv exits; Ctrl-C does not wait until thousands of files are removed
         shutil.rmtree(part, ignore_errors=True)
         raise SystemExit(f"cannot write {folder}: {error}")
     print(f"{folder}: {len(rows):,} images", flush=True)
@@ -81,11 +100,12 @@ def write_split(folder, header, rows, picture):
 def write_digits(folder, images, labels):
     """As `write_split`, from uint8 images [N, H, W] or [N, H, W, 3] and their labels; other sizes become 28x28."""
     rows = [(f"{i:05d}.png", int(label)) for i, label in enumerate(labels)]
-    write_split(folder, ("image_name", "label"), rows, lambda i: Image.fromarray(images[i]).resize((28, 28), Image.BILINEAR))
+    resized = (Image.fromarray(image).resize((28, 28), Image.BILINEAR) for image in images)
+    write_split(folder, ("image_name", "label"), rows, resized)
 
 
 def blend(digits, photos, rng):
-    """MNIST-M's |photo patch - digit| of uint8 digits [N, 28, 28] over patches of random photos [H, W, 3]: uint8 [N, 28, 28, 3]."""
+    """MNIST-M's |photo patch - digit|: uint8 digits [N, 28, 28], photos [H, W, 3] each -> uint8 [N, 28, 28, 3]."""
     out = np.empty((*digits.shape, 3), np.uint8)
     for i, digit in enumerate(digits):
         photo = photos[rng.randint(len(photos))]
@@ -94,25 +114,42 @@ def blend(digits, photos, rng):
     return out
 
 
+def download(url, path):
+    """Write what `url` gives to `path`. An error ends it if the server stops sending or closes the connection early."""
+    request = urllib.request.Request(url, headers={"User-Agent": "pytorch/vision"})  # some hosts refuse Python's own
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, open(path, "wb") as file:
+        size, started = response.length, time.time()  # the size is None where the server does not tell it
+        while block := response.read(2 ** 18):
+            file.write(block)
+            if size:
+                show_progress(os.path.basename(path), file.tell() / 1e6, size / 1e6, "MB", started)
+        if response.length:
+            raise OSError(f"the connection was closed {response.length:,} bytes before the end")
+
+
 def fetch(sources, name, urls, md5, page):
-    """The path of SOURCES/NAME, downloaded from the first of `urls` that gives it, under another name until it is whole."""
+    """The path of SOURCES/NAME. If it is missing, it is downloaded from the first of `urls` that works."""
     path = os.path.join(sources, name)
     if os.path.exists(path):
         if not check_integrity(path, md5):
-            raise SystemExit(f"{path} is damaged or another version (its MD5 is not {md5}): delete it, and it is downloaded")
+            raise SystemExit(f"{path} is damaged or another version (its MD5 is not {md5}): "
+                             "remove it, then the same command downloads it")
         return path
     part = f"{path}.part"
     for url in urls:
         try:
             os.makedirs(sources, exist_ok=True)
-            if os.path.exists(part):
-                os.remove(part)
             print(f"downloading {name}", flush=True)
-            download_url(url, sources, f"{name}.part", md5)
+            download(url, part)
+            if not check_integrity(part, md5):
+                raise OSError("the server sent something else")
             os.replace(part, path)
             return path
-        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong sum a RuntimeError
-            problem = error
+        except (OSError, http.client.HTTPException) as error:
+            problem = " ".join(str(error).split())  # a server's words may hold line breaks
+        finally:
+            with contextlib.suppress(OSError):
+                os.remove(part)
     raise SystemExit(f"cannot download {name} ({problem}): get it from {page} and put it into {sources}")
 
 
@@ -146,32 +183,37 @@ def read_svhn(sources, split):
 
 def read_photos(sources):
     """BSDS500's training photographs, uint8 [H, W, 3] each."""
-    path = fetch(sources, "BSR_bsds500.tgz", [BSDS_URL], None, "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html")
+    path = fetch(sources, "BSR_bsds500.tgz", [BSDS_URL], None, BSDS_PAGE)
     try:
         with tarfile.open(path, "r:gz") as archive:
-            names = sorted(name for name in archive.getnames() if name.startswith(BSDS_PHOTOS) and name.endswith(".jpg"))
+            names = sorted(n for n in archive.getnames() if n.startswith(BSDS_PHOTOS) and n.endswith(".jpg"))
             files = [archive.extractfile(name).read() for name in names]
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise SystemExit(f"{path} is damaged ({error}): delete it, and it is downloaded again")
+        raise SystemExit(f"{path} is damaged ({error}): remove it, then the same command downloads it")
     if hashlib.sha256(b"".join(files)).hexdigest() != BSDS_SHA256:
-        raise SystemExit(f"{path} has other photographs than expected (their SHA-256 is not {BSDS_SHA256}): delete it, and it is downloaded again")
+        raise SystemExit(f"{path} has other photographs than expected (their SHA-256 is not {BSDS_SHA256}): "
+                         "remove it, then the same command downloads it")
     return [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
 
 
-def prepare_digits(root, sources):
-    folders = {(name, split): os.path.join(root, "digits", name, split) for name in ("usps", "mnistm", "svhn") for split in ("train", "test")}
-    if not all(os.path.isdir(folders["mnistm", split]) for split in ("train", "test")):
+def prepare_digits(root, sources, svhn_subset):
+    folders = {(name, split): os.path.join(root, "digits", name, split)
+               for name in ("usps", "mnistm", "svhn") for split in ("train", "test")}
+    missing = {key: folder for key, folder in folders.items() if not is_there(folder)}
+    if ("mnistm", "train") in missing or ("mnistm", "test") in missing:
         photos, rng = read_photos(sources), np.random.RandomState(0)
-        for split in ("train", "test"):  # one stream for both, so the second needs the first
+        for split in ("train", "test"):  # both take their patches from one random stream, so test needs train's first
             digits, labels = read_mnist(sources, split)
-            write_digits(folders["mnistm", split], blend(digits, photos, rng), labels)
-    for name, read in (("usps", read_usps), ("svhn", read_svhn)):
-        for split in ("train", "test"):
-            if not os.path.isdir(folders[name, split]):
-                write_digits(folders[name, split], *read(sources, split))
-
-
-open_zip = functools.cache(zipfile.ZipFile)  # once a process: two must not share one file's position
+            images = blend(digits, photos, rng)
+            if ("mnistm", split) in missing:
+                write_digits(missing["mnistm", split], images, labels)
+    for split in ("train", "test"):
+        if ("usps", split) in missing:
+            write_digits(missing["usps", split], *read_usps(sources, split))
+        if ("svhn", split) in missing:
+            images, labels = read_svhn(sources, split)
+            count = SVHN_SUBSET[split] if svhn_subset else len(labels)
+            write_digits(missing["svhn", split], images[:count], labels[:count])
 
 
 def crop_face(data):
@@ -180,41 +222,47 @@ def crop_face(data):
 
 
 def prepare_faces(root, sources):
-    if all(os.path.isdir(os.path.join(root, "face", split)) for split in FACES):
+    folders = {split: os.path.join(root, "face", split) for split in FACES}
+    missing = [split for split, folder in folders.items() if not is_there(folder)]
+    if not missing:
         return
     paths = {}
     for file_id, md5, name in CelebA.file_list:
         if name in ("img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"):
-            paths[name] = fetch(sources, name, [CELEBA_URL.format(file_id)], md5, f"{CELEBA_PAGE} (its host refuses downloads on many days)")
+            paths[name] = fetch(sources, name, [CELEBA_URL.format(file_id)], md5,
+                                f"{CELEBA_PAGE} (its host refuses downloads on many days)")
     with open(paths["list_eval_partition.txt"]) as file:
         partition = dict(line.split() for line in file)
     with open(paths["list_attr_celeba.txt"]) as file:
         _, header, *lines = map(str.split, file)
     columns = [1 + header.index(name) for name in ATTRIBUTES]
     first = 0
-    for split, (code, count) in FACES.items():
-        chosen = [line for line in lines if partition[line[0]] == code][:count]
-        rows = [(f"{i:05d}.png", *(str(float(line[c] == "1")) for c in columns)) for i, line in enumerate(chosen, first)]
-        write_split(os.path.join(root, "face", split), ("image_name", *ATTRIBUTES), rows,
-                    lambda i: crop_face(open_zip(paths["img_align_celeba.zip"]).read(f"img_align_celeba/{chosen[i][0]}")))
-        first += count
+    with zipfile.ZipFile(paths["img_align_celeba.zip"]) as archive:
+        for split, (code, count) in FACES.items():
+            chosen = [line for line in lines if partition[line[0]] == code][:count]
+            rows = [(f"{i:05d}.png", *(str(float(line[c] == "1")) for c in columns))
+                    for i, line in enumerate(chosen, first)]
+            images = (crop_face(archive.read(f"img_align_celeba/{line[0]}")) for line in chosen)
+            if split in missing:
+                write_split(folders[split], ("image_name", *ATTRIBUTES), rows, images)
+            first += count
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root")
     parser.add_argument("--only", choices=["face", "digits"])
+    parser.add_argument("--svhn-subset", action="store_true",
+                        help="only the first 4,434 train and 10,000 test digits of SVHN")
     parser.add_argument("--source-dir", help="default: ROOT/sources")
     args = parser.parse_args()
+    common.interrupted = "interrupted: the same command continues"
     sources = args.source_dir or os.path.join(args.root, "sources")
     if args.only != "face":
-        prepare_digits(args.root, sources)
+        prepare_digits(args.root, sources, args.svhn_subset)
     if args.only != "digits":
         prepare_faces(args.root, sources)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("\ninterrupted: the same command goes on")
+    main()

@@ -1,29 +1,29 @@
-"""Make a small data set in the course's layout, offline and in seconds, from what the packages ship.
+"""Make a small data set in the course's layout, offline and in seconds, from data that the installed packages bring.
 
     python3 -m common.sample_data sample_data
 
-It stands in for the real data to try every command; no result of the report comes from it.
+It is there to try the commands without the real data; no result of the report comes from it.
     digits/usps    real: the 1,797 handwritten digits of scikit-learn (UCI, 8x8), enlarged, grey
-    digits/mnistm  the same digits blended over patches of scikit-learn's two photographs, by MNIST-M's recipe
-    digits/svhn    drawn: matplotlib's fonts as street numbers, with neighbours, tints, blur and noise
+    digits/mnistm  the same digits blended with patches of scikit-learn's two photographs, as MNIST-M was made
+    digits/svhn    drawn: street numbers in matplotlib's fonts, with neighbours, colours, blur and noise
     face           drawn: ovals and arcs, with the 13 attributes of the course's CSV
 """
 import argparse
 import os
+
+from common.prepare_data import ATTRIBUTES, blend, write_digits, write_split
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from sklearn.datasets import load_digits, load_sample_images
 
-from common.prepare_data import ATTRIBUTES, blend, write_digits, write_split
-
 TEST = 397  # of the 1,797 digits
 FACES = {"train": 1000, "test": 200}
 
 
 def handwritten():
-    """scikit-learn's digits as uint8 [1797, 28, 28] and their labels: 8x8 in steps of 1/16, enlarged to 20x20 with a margin."""
+    """scikit-learn's digits as uint8 [1797, 28, 28], and their labels: 8x8 enlarged to 20x20, with a margin."""
     digits = load_digits()
     out = np.zeros((len(digits.images), 28, 28), np.uint8)
     for i, image in enumerate(digits.images):
@@ -33,7 +33,7 @@ def handwritten():
 
 
 def street_number(label, fonts, rng):
-    """One digit in a random font and tint with cut-off neighbours, blurred and noisy: uint8 [28, 28, 3]."""
+    """One digit in a random font and colour, with cut-off neighbours, blur and noise: uint8 [28, 28, 3]."""
     ground, ink = rng.randint(0, 256, (2, 3))
     while abs(int(ground.mean()) - int(ink.mean())) < 50:
         ground, ink = rng.randint(0, 256, (2, 3))
@@ -56,14 +56,19 @@ def shade(colour, factor):
 
 
 def face(rng):
-    """A drawn face, a PIL image of 64x64, and its attributes {name: 0.0 or 1.0}; drawn four times as large, so that lines are smooth."""
+    """A drawn face, a PIL image of 64x64, and its attributes {name: 0.0 or 1.0}.
+
+    It is drawn at four times this size and then reduced, which makes its lines smooth.
+    """
     hair = ("Black_Hair", "Blond_Hair", "Brown_Hair")[rng.randint(3)]
     true = {hair, ("Straight_Hair", "Wavy_Hair")[rng.randint(2)]}
-    true |= {name for name in ("Male", "Smiling", "Mouth_Slightly_Open", "Bangs", "Big_Lips", "High_Cheekbones") if rng.rand() < 0.45}
+    often = ("Male", "Smiling", "Mouth_Slightly_Open", "Bangs", "Big_Lips", "High_Cheekbones")
+    true |= {name for name in often if rng.rand() < 0.45}
     if "Male" not in true:
         true |= {name for name in ("Heavy_Makeup", "Wearing_Lipstick") if rng.rand() < 0.6}
     skin = shade((250, 205, 170), rng.uniform(0.5, 1))
-    hair_colour = shade({"Black_Hair": (40, 35, 35), "Blond_Hair": (225, 190, 110), "Brown_Hair": (120, 75, 45)}[hair], rng.uniform(0.8, 1.1))
+    hair_colour = {"Black_Hair": (40, 35, 35), "Blond_Hair": (225, 190, 110), "Brown_Hair": (120, 75, 45)}[hair]
+    hair_colour = shade(hair_colour, rng.uniform(0.8, 1.1))
     lips = (190, 30, 60) if "Wearing_Lipstick" in true else shade(skin, 0.75)
     image = Image.new("RGB", (256, 256), tuple(rng.randint(40, 230, 3).tolist()))
     draw = ImageDraw.Draw(image)
@@ -83,7 +88,7 @@ def face(rng):
     draw.rectangle((x - 24, y + h - 30, x + 24, 256), shade(skin, 0.85))
     draw.ellipse((x - 100, 224, x + 100, 330), tuple(rng.randint(30, 220, 3).tolist()))
     oval(0, 0, w, h, skin)
-    draw.chord((x - w, y - h, x + w, y + h), 205 if "Bangs" in true else 225, 335 if "Bangs" in true else 315, hair_colour)
+    draw.chord((x - w, y - h, x + w, y + h), *((205, 335) if "Bangs" in true else (225, 315)), hair_colour)
     if "High_Cheekbones" in true:
         oval(-w * 0.55, 24, 14, 8, shade(skin, 0.9)), oval(w * 0.55, 24, 14, 8, shade(skin, 0.9))
     iris = tuple(rng.randint(30, 130, 3).tolist())
@@ -122,9 +127,9 @@ def main():
         write_digits(os.path.join(root, "digits", name, "test"), x[-TEST:], y[-TEST:])
     first = 0
     for split, count in FACES.items():
-        faces = [face(rng) for _ in range(count)]
-        rows = [(f"{i:05d}.png", *attributes.values()) for i, (_, attributes) in enumerate(faces, first)]
-        write_split(os.path.join(root, "face", split), ("image_name", *ATTRIBUTES), rows, lambda i: faces[i][0])
+        images, attributes = zip(*(face(rng) for _ in range(count)))
+        rows = [(f"{i:05d}.png", *values.values()) for i, values in enumerate(attributes, first)]
+        write_split(os.path.join(root, "face", split), ("image_name", *ATTRIBUTES), rows, images)
         first += count
 
 
