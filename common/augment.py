@@ -1,4 +1,4 @@
-"""Batched augmentation. Of digits: label-preserving, without flips, since a mirrored digit is another digit, or none. Of faces: flips."""
+"""Batched augmentation. Digits keep their label and are never flipped: a mirrored digit is another one, or none."""
 import math
 
 import torch
@@ -10,7 +10,7 @@ def uniform(low, high, shape, device):
 
 
 def random_affine(x, degrees=10, scale=1.15, shear=0.1, translate=0.07):
-    """Rotate by up to ±degrees, zoom each side by up to a factor `scale` in or out, shear, and shift by up to ±translate of the side."""
+    """Rotate by up to ±degrees, zoom by up to a factor `scale`, shear, shift by up to ±translate of the side."""
     n, device = len(x), x.device
     angle = uniform(-degrees, degrees, n, device) * math.pi / 180
     skew = uniform(-shear, shear, n, device)
@@ -30,11 +30,11 @@ def smooth_noise(n, size, cells, device):
 
 
 def light(x, jittered):
-    """Floats [N, 3, H, H] -> [N, 3, H, H] around 0: polarity, and in a fraction `jittered` of the images light and noise.
+    """Floats [N, 3, H, H] -> [N, 3, H, H] around 0: polarity and, in a fraction `jittered` of them, light and noise.
 
     Polarity: half of the images are inverted, since a digit may be dark on bright or bright on dark.
-    Light: contrast and brightness that vary smoothly over the image, each channel for itself: uneven light, tinted
-    strokes, textured grounds. Overall brightness and contrast need no jitter: DigitNet standardises its input.
+    Light: contrast and brightness that vary smoothly over the image and differ between channels: uneven light, tinted
+    strokes and textured backgrounds. Overall brightness and contrast need no jitter: DigitNet removes them.
     """
     n, _, size, _ = x.shape
     device = x.device
@@ -42,7 +42,8 @@ def light(x, jittered):
     polarity = torch.randint(0, 2, (n, 1, 1, 1), device=device) * 2 - 1
     on = (torch.rand((n, 1, 1, 1), device=device) < jittered).float()
     amount = on * torch.rand((n, 1, 1, 1), device=device)
-    contrast = polarity * (1 + on * uniform(-0.6, 0.6, (n, 1, 1, 1), device)) + 0.5 * amount * smooth_noise(n, size, 2, device)
+    contrast = polarity * (1 + on * uniform(-0.6, 0.6, (n, 1, 1, 1), device))
+    contrast = contrast + 0.5 * amount * smooth_noise(n, size, 2, device)
     brightness = 0.3 * amount * smooth_noise(n, size, 5, device)
     noise = on * uniform(0, 0.1, (n, 1, 1, 1), device) * torch.randn_like(x)
     return x * contrast + brightness + noise
@@ -54,7 +55,7 @@ def augment_digits(images, jittered=0.5):
 
 
 def solarize(x, fraction):
-    """Invert what is brighter than a random threshold, in a fraction of the images [N, 3, H, H] on [0, 1]; at threshold 0 that is all."""
+    """Invert the pixels above a random threshold, in a fraction of the images [N, 3, H, H] on [0, 1]."""
     threshold = torch.rand((len(x), 1, 1, 1), device=x.device)
     on = torch.rand((len(x), 1, 1, 1), device=x.device) < fraction
     return torch.where(on & (x >= threshold), 1 - x, x)
@@ -71,50 +72,52 @@ def cutout(x, fraction=0.5):
 
 
 def neighbours(x, fraction=0.5):
-    """Lay a strip of another image's middle over the left edge, the right edge or both, each in a fraction of the images [N, 3, H, H].
+    """Lay a strip of another image's middle over either edge, left and right, in a fraction of the images [N, 3, H, H].
 
-    As in street numbers, where the digits next to the one in question look in from the sides. A strip is up to 0.3 of the side wide.
+    As in street numbers, where the neighbouring digits are partly visible. A strip is up to 0.3 of the side wide.
     """
     n, _, _, size = x.shape
     other = x[torch.randperm(n, device=x.device)].roll(size // 2, 3)
-    width = uniform(0, 0.3 * size, (2, n, 1, 1, 1), x.device) * (torch.rand((2, n, 1, 1, 1), device=x.device) < fraction)
+    width = uniform(0, 0.3 * size, (2, n, 1, 1, 1), x.device)
+    width = width * (torch.rand_like(width) < fraction)
     along = torch.arange(size, device=x.device) + 0.5
     return torch.where((along < width[0]) | (along > size - width[1]), other, x)
 
 
 def sharpness(x):
-    """From softened to sharpened, by a random amount for each of the images [N, 3, H, H]."""
+    """Soften or sharpen each of the images [N, 3, H, H] by a random amount."""
     soft = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
     return x + uniform(-1, 1, (len(x), 1, 1, 1), x.device) * (soft - x)
 
 
 def weak_digits(images):
-    """uint8 [N, 3, H, H] -> float on [0, 1], turned, zoomed and shifted a little: what pseudo-labels are made from."""
+    """uint8 [N, 3, H, H] -> float on [0, 1], rotated, zoomed and shifted a little: the views for pseudo-labels."""
     return random_affine(images.float() / 255, degrees=5, scale=1.05, shear=0.05, translate=0.05)
 
 
 def strong_digits(images):
-    """uint8 [N, 3, H, H] -> float [N, 3, H, H] around 0: augment_digits further apart, with neighbours, solarize, sharpness and cutout."""
+    """uint8 [N, 3, H, H] -> float [N, 3, H, H] around 0: augment_digits, stronger, with all of the above."""
     x = random_affine(images.float() / 255, degrees=15, scale=1.2, shear=0.15, translate=0.08)
     x = sharpness(solarize(neighbours(x), 0.15))
     return cutout(light(x, 0.5))
 
 
 def flip_half(images):
-    """Mirror about half of the images [N, C, H, W]: a mirrored face is a face."""
+    """Mirror about half of the images [N, C, H, W]: a mirrored face is still a face."""
     return torch.where(torch.rand((len(images), 1, 1, 1), device=images.device) < 0.5, images.flip(3), images)
 
 
 def diff_augment(x, translate=1 / 8):
-    """Shift by up to `translate` of the side, zeros moving in, and cut out a square of half the side: images [N, C, H, H], differentiable.
+    """Shift images [N, C, H, H] by up to `translate` of the side, set a square of half the side to 0; differentiable.
 
-    For real and generated images alike, in both steps of a GAN (Zhao et al. 2020, DiffAugment: translation and cutout).
+    For real and generated images, in both steps of a GAN (Zhao et al. 2020, DiffAugment: translation and cutout).
     """
     n, _, size, _ = x.shape
     reach = round(size * translate)
     along = torch.arange(size, device=x.device)
     shift = torch.randint(0, 2 * reach + 1, (2, n, 1), device=x.device) + along
-    x = F.pad(x, [reach] * 4)[torch.arange(n, device=x.device)[:, None, None], :, shift[0][:, :, None], shift[1][:, None, :]].permute(0, 3, 1, 2)
+    images = torch.arange(n, device=x.device)[:, None, None]
+    x = F.pad(x, [reach] * 4)[images, :, shift[0][:, :, None], shift[1][:, None, :]].permute(0, 3, 1, 2)
     centre = torch.randint(0, size + 1, (2, n, 1), device=x.device)
-    inside = ((along - centre[0]).abs() < size / 4)[:, :, None] & ((along - centre[1]).abs() < size / 4)[:, None, :]
-    return x.masked_fill(inside[:, None], 0)
+    rows, columns = (along - centre).abs() < size / 4
+    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)

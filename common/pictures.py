@@ -1,20 +1,23 @@
 """Generated pictures: latents that are the same on every machine, grids, folders of images."""
 import os
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+
+from common.files import check_output, make_folder, write_atomic
+from common.runtime import progress
 
 import numpy as np
 import torch
 from PIL import Image
 
-from common.runtime import write_atomic
-
 COLUMNS, MARGIN = 8, 2
 
 
 def draw_latents(count, dim, seed=0):
-    """N(0, 1), float64 [count, dim]. RandomState's stream is frozen by NumPy's policy; torch's differs between versions and devices."""
+    """N(0, 1), float64 [count, dim].
+
+    NumPy's policy keeps RandomState's stream as it is; torch's differs between versions and devices.
+    """
     return torch.from_numpy(np.random.RandomState(seed).standard_normal((count, dim)))
 
 
@@ -34,30 +37,25 @@ def grid(pixels, columns=COLUMNS):
     return out
 
 
-def make_folder(path):
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise SystemExit(f"cannot make the folder {path}: {error}")
-
-
-def save_picture(path, pixels):
-    """Write uint8 [H, W, 3] as PNG or, where the path ends so, JPEG; makes the folder where it is not there."""
-    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(os.path.splitext(path)[1].lower())
-    if kind is None:
+def check_picture(path):
+    """Exit with one line where a grid can't be written to `path`."""
+    if path and os.path.splitext(path)[1].lower() not in (".png", ".jpg", ".jpeg"):
         raise SystemExit(f"the output must end in .png or .jpg: {path}")
-    if os.path.isdir(path):
-        raise SystemExit(f"the output path is a folder: {path}")
-    make_folder(os.path.dirname(os.path.abspath(path)))
-    write_atomic(path, lambda part: Image.fromarray(pixels).save(part, kind, quality=95, subsampling=0))
+    check_output(path)
+
+
+def save_picture(path, pixels, compress_level=6):
+    """Write uint8 [H, W, 3] in the format of the path's extension; makes the folder where it is not there."""
+    kind = Image.registered_extensions()[os.path.splitext(path)[1].lower()]
+    options = {"PNG": {"compress_level": compress_level}, "JPEG": {"quality": 95, "subsampling": 0}}.get(kind, {})
+    write_atomic(path, lambda file: Image.fromarray(pixels).save(file, kind, **options))
 
 
 def save_pictures(folder, names, pixels):
-    """Write uint8 [N, H, W, 3] as PNGs of these names, encoded in threads."""
+    """Write uint8 [N, H, W, 3] under these names, in threads, with little compression."""
     make_folder(folder)
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda name, x: write_atomic(os.path.join(folder, name), lambda part: Image.fromarray(x).save(part, "PNG", compress_level=1)),
-                      names, pixels))
+        list(pool.map(lambda name, x: save_picture(os.path.join(folder, name), x, compress_level=1), names, pixels))
 
 
 @torch.inference_mode()
@@ -78,4 +76,4 @@ def write_samples(folder, generate, latent_dim, count, device, seed=0):
         save_pictures(folder, names, to_pixels(generate(z.to(device))))
         done += len(z)
         left = (time.time() - started) / done * (count - done)
-        print(f"{done}/{count} pictures  left {left // 60:.0f}m{left % 60:02.0f}s", end="\r" if sys.stdout.isatty() and done < count else "\n", flush=True)
+        progress(f"{done}/{count} pictures  left {left // 60:.0f}m{left % 60:02.0f}s", done == len(z), done == count)

@@ -2,12 +2,13 @@
 import argparse
 import os
 
-import torch
-
 from common.data import SCENARIOS, list_images, load_images
-from common.runtime import pick_device, write_csv
+from common.digit_net import DigitNet
+from common.files import check_output, write_csv
+from common.runtime import pick_device
 from common.weights import load_weights
-from p3_dann.model import DigitNet
+
+import torch
 
 
 def load_digit_net(path, device):
@@ -29,14 +30,8 @@ def forward(function, images, device, batch=500):
 
 def predict_folder(net, folder, output, device):
     """Write `image_name,label` for each image of `folder`, in name order."""
-    if os.path.isdir(output):
-        raise SystemExit(f"the output path is a folder: {output}")
     names = list_images(folder)
     labels = forward(net, load_images(folder, names), device).argmax(1).tolist()
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
-    except OSError as error:
-        raise SystemExit(f"cannot write {output}: {error}")
     write_csv(output, ("image_name", "label"), zip(names, labels))
 
 
@@ -49,6 +44,7 @@ def main(description, weights_dir):
     parser.add_argument("--weights", help="default: the shipped model of the target")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
+    check_output(args.output)
     weights = args.weights or os.path.join(weights_dir, f"{SCENARIOS[args.target]}_{args.target}.pth")
     device = pick_device(args.device)
     predict_folder(load_digit_net(weights, device), args.img_dir, args.output, device)

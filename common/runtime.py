@@ -1,9 +1,8 @@
-"""What every training run needs: device and precision, EMA, atomic files, resumable checkpoints, the log."""
+"""What every training run needs: device, precision, learning rate, EMA, checkpoints and the log."""
 import argparse
 import copy
-import csv
 import ctypes
-import io
+import fcntl
 import json
 import math
 import os
@@ -11,30 +10,40 @@ import shutil
 import sys
 import time
 
+import common
+from common.files import make_folder, write_atomic, write_csv, write_text
+from common.weights import save_weights
+
 import torch
 
+LARGEST_SEED = 2 ** 64 - 1  # that torch takes
 
-def at_least(low):
-    """A type for argparse: a whole number, `low` or more."""
+
+def at_least(low, kind=int, most=math.inf):
+    """A type for argparse: a number of this kind between `low` and `most`."""
     def parse(text):
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"{value} is too small: {low} or more")
+        value = kind(text)
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text} is too large: {most} or less")
+        if not value >= low:  # nor is nan
+            raise argparse.ArgumentTypeError(f"{text} is too small: {low} or more")
         return value
-    parse.__name__ = "whole number"  # in argparse's message about what is no number
+    parse.__name__ = {int: "whole number", float: "number"}[kind]  # in argparse's message about what is no number
     return parse
 
 
 def keep_freed_memory():
-    """Tell glibc, where it is the C library, to keep what is freed: the next step's tensors then come without page faults."""
+    """Tell glibc, where it is the C library, to keep freed memory: the next step's tensors then need no page faults."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        for parameter, size in ((-3, 2 ** 25), (-1, 2 ** 31 - 1), (-2, 2 ** 28)):  # M_MMAP_THRESHOLD at its largest, M_TRIM_THRESHOLD, M_TOP_PAD
+        for parameter, size in ((-3, 2 ** 25),  # M_MMAP_THRESHOLD, at its largest
+                                (-1, 2 ** 31 - 1),  # M_TRIM_THRESHOLD
+                                (-2, 2 ** 28)):  # M_TOP_PAD
             mallopt(parameter, size)
 
 
 def pick_device(name):
-    """`auto` takes CUDA where there is one, else the CPU, whose memory is then kept; exits where the device asked for is not there."""
+    """The device of this name; `auto` takes CUDA, else the CPU. Exits with one line where there is no such device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -104,89 +113,103 @@ class EMA:
         self.model.load_state_dict(saved["state"])
 
 
-def write_atomic(path, write):
-    """Call write(temporary path), then rename: `path` is whole or as it was. Exits with one line if it can't be written."""
-    part = f"{path}.{os.getpid()}.part"
+def say(line):
+    """Print; a run continues where nobody reads any more (a closed terminal, `| head -1`)."""
     try:
-        write(part)
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a folder it can't write to
-        raise SystemExit(f"cannot write {path}: {error}")
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except UnicodeEncodeError:  # the terminal has another encoding
+        print(line.encode("ascii", "replace").decode(), flush=True)
 
 
-def write_text(path, text):
-    def write(part):
-        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:  # file names may be any bytes
-            file.write(text)
-    write_atomic(path, write)
-
-
-def write_csv(path, header, rows):
-    """Atomically write rows (sequences of plain values) under a header."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_text(path, text.getvalue())
-
-
-def save_weights(path, state, config):
-    """Write {"model": half-precision tensors, "config": plain values}, the format that load_weights reads."""
-    model = {k: v.half().cpu() if v.is_floating_point() else v.cpu() for k, v in state.items()}
-    write_atomic(path, lambda part: torch.save({"model": model, "config": config}, part))
+def progress(line, first, last):
+    """Say a line that, on a terminal, replaces the line before unless it is the first; only the last one may wrap."""
+    if sys.stdout and sys.stdout.isatty():
+        width = None if last else shutil.get_terminal_size().columns - 1
+        line = ("" if first else "\033[A") + line[:width] + "\033[K"
+    say(line)
 
 
 class Run:
-    """The folder of one training run: config.json, checkpoint.pt, log.csv, and the progress line.
+    """The folder of one training run: config.json, checkpoint.pt, log.csv, model.pth, and the progress line.
 
-    `parts` are the objects with a state_dict that a resumed run needs; the random state is kept with them.
+    `parts` are the objects with a state_dict that a resumed run needs; the random state is kept with them. The folder
+    belongs to one run: it is locked while the run lasts, and a new run does not start in the folder of another.
     """
 
     def __init__(self, out_dir, config, resume, parts):
-        self.config, self.parts, self.rows = config, parts, []
-        self.checkpoint, self.log = os.path.join(out_dir, "checkpoint.pt"), os.path.join(out_dir, "log.csv")
+        self.out_dir, self.config, self.parts, self.rows = out_dir, config, parts, []
+        self.checkpoint, self.log, self.model = (os.path.join(out_dir, name)
+                                                 for name in ("checkpoint.pt", "log.csv", "model.pth"))
+        if resume and not os.path.exists(self.checkpoint):
+            raise SystemExit(f"--resume: there is no {self.checkpoint}")
+        make_folder(out_dir)
+        self._lock()
         if resume:
             self._load()
-        try:
-            os.makedirs(out_dir, exist_ok=True)
-        except OSError as error:
-            raise SystemExit(f"cannot make the folder {out_dir}: {error}")
+        elif os.path.exists(self.checkpoint) or os.path.exists(self.model):
+            raise SystemExit(f"{out_dir} holds a run already: continue it with --resume, or use another --out-dir")
         write_text(os.path.join(out_dir, "config.json"), json.dumps(config, indent=1) + "\n")
         self.started, self.first_epoch = time.time(), len(self.rows)
 
+    def _lock(self):
+        self.folder = os.open(self.out_dir, os.O_RDONLY)
+        try:
+            fcntl.flock(self.folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"{self.out_dir} is in use by another run: use another --out-dir")
+        except OSError:
+            pass  # a file system without locks
+
     def _load(self):
-        if not os.path.exists(self.checkpoint):
-            raise SystemExit(f"--resume: there is no {self.checkpoint}")
         try:
             saved = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise SystemExit(f"--resume: {self.checkpoint} is damaged ({type(error).__name__}): start again without --resume")
-        for key in self.config.keys() | saved["config"].keys():
-            was, now = saved["config"].get(key), self.config.get(key)
-            if was != now:
-                raise SystemExit(f"--resume: {self.checkpoint} was made with {key} = {was}, not {now}")
-        for name, part in self.parts.items():
-            part.load_state_dict(saved["parts"][name])
-        torch.set_rng_state(saved["random"])
-        if torch.cuda.is_available() and "cuda_random" in saved:
-            torch.cuda.set_rng_state(saved["cuda_random"])
-        self.rows = saved["rows"]
+            for key in sorted(self.config.keys() | saved["config"].keys()):
+                was, now = saved["config"].get(key), self.config.get(key)
+                if was != now:
+                    raise SystemExit(f"--resume: {self.checkpoint} was made with {key} = {was}, not {now}")
+            for name, part in self.parts.items():
+                part.load_state_dict(saved["parts"][name])
+            torch.set_rng_state(saved["random"])
+            if torch.cuda.is_available() and "cuda_random" in saved:
+                torch.cuda.set_rng_state(saved["cuda_random"])
+            self.rows = saved["rows"]
+        except Exception as error:  # a file may be anything
+            raise SystemExit(f"--resume: {self.checkpoint} is damaged or of another program ({type(error).__name__}): "
+                             "start again in another --out-dir")
+        self._tell_how_to_continue()
+
+    def _tell_how_to_continue(self):
+        common.interrupted = f"interrupted: the same command with --resume continues after epoch {len(self.rows)}"
 
     def end_epoch(self, row):
-        """Save the checkpoint, then the log with `row` (a dict of plain values) added, then say how long the rest takes."""
+        """Save the checkpoint, then the log with `row` (a dict of plain values), then print how long the rest takes.
+
+        Exits where a loss is no finite number: checkpoint and log are then the last good epoch's.
+        """
         epochs, done = self.config["epochs"], len(self.rows) + 1
+        losses = {name: value for name, value in row.items() if name.endswith(("loss", "mse", "kl"))}
+        if not all(map(math.isfinite, losses.values())):
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+            raise SystemExit(f"epoch {done}: the training has diverged ({shown}): use a smaller --lr")
         self.rows.append({"epoch": done, **row})
         saved = {"config": self.config, "rows": self.rows, "random": torch.get_rng_state(),
                  "parts": {name: part.state_dict() for name, part in self.parts.items()}}
         if torch.cuda.is_available():
             saved["cuda_random"] = torch.cuda.get_rng_state()
-        write_atomic(self.checkpoint, lambda part: torch.save(saved, part))
+        write_atomic(self.checkpoint, lambda file: torch.save(saved, file))
         write_csv(self.log, self.rows[0], [row.values() for row in self.rows])
+        self._tell_how_to_continue()
         left = (time.time() - self.started) / (done - self.first_epoch) * (epochs - done)
         line = f"epoch {done}/{epochs}  left {left // 60:.0f}m{left % 60:02.0f}s  "
         line += "  ".join(f"{k} {v:{'d' if isinstance(v, int) else '.4g'}}" for k, v in row.items())
-        if sys.stdout.isatty() and done < epochs:  # refreshed in place; a wrapped line could not be
-            print(line[:shutil.get_terminal_size().columns - 1], end="\033[K\r", flush=True)
-        else:
-            print(line, flush=True)
+        progress(line, first=done == self.first_epoch + 1, last=done == epochs)
+
+    def save_model(self, state):
+        """Write model.pth, in half precision and with the run's settings, and unlock the folder."""
+        if not all(value.half().isfinite().all() for value in state.values() if value.is_floating_point()):
+            raise SystemExit("the weights are too large, the training has diverged: use a smaller --lr")
+        save_weights(self.model, state, self.config)
+        say(f"wrote {self.model}")
+        os.close(self.folder)

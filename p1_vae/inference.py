@@ -7,18 +7,22 @@
 The grid is made on the CPU in float64 from latents of seed 0: the same pixels on every machine.
 """
 import argparse
+import io
 import os
 import sys
 
-import torch
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, os.pardir))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.data import list_images, load_images
-from common.pictures import save_pictures, to_pixels, write_grid, write_samples
-from common.runtime import at_least, pick_device, write_csv
+from common.files import write_csv
+from common.pictures import check_picture, save_pictures, to_pixels, write_grid, write_samples
+from common.runtime import at_least, pick_device, say
 from common.weights import load_weights
 from p1_vae.model import VAE
+
+import torch
+from PIL import Image
+
+WEIGHTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "weights", "vae.pth")
 
 
 def load_vae(path, device):
@@ -32,12 +36,22 @@ def load_vae(path, device):
     return net.to(device, memory_format=torch.channels_last).eval(), config["latent_dim"]
 
 
+def check_extensions(names):
+    """Exit with one line where Pillow cannot write a picture under one of these names."""
+    for extension, name in {os.path.splitext(name)[1]: name for name in names}.items():
+        try:
+            Image.new("RGB", (64, 64)).save(io.BytesIO(), Image.registered_extensions()[extension.lower()])
+        except (KeyError, OSError, ValueError):
+            raise SystemExit(f"no picture can be written under the name {name}: rename the image, with .png at the end")
+
+
 @torch.inference_mode()
 def reconstruct(net, img_dir, output_dir, device):
     """Reconstruct every image of a folder from its posterior's mean; write the pictures and their MSE."""
-    names = list_images(img_dir)
     if os.path.realpath(output_dir) == os.path.realpath(img_dir):
-        raise SystemExit(f"the reconstructions would take the place of the images in {img_dir}: use another --output-dir")
+        raise SystemExit(f"the reconstructions would replace the images in {img_dir}: use another --output-dir")
+    names = list_images(img_dir)
+    check_extensions(names)
     rows = []
     for part in range(0, len(names), 250):
         x = load_images(img_dir, names[part:part + 250], size=64).to(device).float() / 255
@@ -45,7 +59,7 @@ def reconstruct(net, img_dir, output_dir, device):
         rows += zip(names[part:part + 250], (y - x).square().mean((1, 2, 3)).tolist())
         save_pictures(output_dir, names[part:part + 250], to_pixels(y))
     write_csv(os.path.join(output_dir, "mse.csv"), ("image_name", "mse"), rows)
-    print(f"MSE {sum(mse for _, mse in rows) / len(rows):.5f} on [0, 1], mean of {len(rows)} images")
+    say(f"MSE {sum(mse for _, mse in rows) / len(rows):.5f} on [0, 1], mean of {len(rows)} images")
 
 
 def main():
@@ -55,15 +69,17 @@ def main():
     action.add_argument("--num-images", type=at_least(1))
     action.add_argument("--reconstruct", metavar="IMG_DIR")
     parser.add_argument("--output-dir")
-    parser.add_argument("--weights", default=os.path.join(HERE, "weights", "vae.pth"))
+    parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     if (args.output is None) != (args.output_dir is not None):
         parser.error("--num-images and --reconstruct need --output-dir, and --output does not take it")
 
+    if args.output is not None:
+        check_picture(args.output)
     device = pick_device(args.device)
     net, latent_dim = load_vae(args.weights, device)
-    if args.output:
+    if args.output is not None:
         write_grid(args.output, net.decoder, latent_dim)
     elif args.num_images:
         write_samples(args.output_dir, net.decoder, latent_dim, args.num_images, device)

@@ -1,7 +1,7 @@
 """A convolutional VAE for 64x64 faces: Kingma & Welling 2014, "Auto-Encoding Variational Bayes", ICLR.
 
-`residual`, the shipped one: residual blocks; the decoder enlarges bilinearly after convolving, so that no chequerboard can arise, and its
-last layer gives 2x2 pixels each (Shi et al. 2016), so that nothing but the rearrangement runs at 64x64.
+`residual`, the shipped one: residual blocks. The decoder convolves first and then enlarges bilinearly, which leaves no
+checkerboard pattern. Its last layer gives 2x2 pixels each (Shi et al. 2016), so that no convolution runs at 64x64.
 `plain`, for comparison: four convolutions of stride 2, and as many transposed ones.
 """
 import torch
@@ -9,7 +9,10 @@ from torch import nn
 
 
 class ResidualBlock(nn.Module):
-    """x + two 3x3 convolutions of it, normalised first (He et al. 2016, "Identity Mappings in Deep Residual Networks")."""
+    """x + two 3x3 convolutions of it, with batch norm and ReLU before each.
+
+    He et al. 2016, "Identity Mappings in Deep Residual Networks".
+    """
 
     def __init__(self, channels):
         super().__init__()
@@ -22,22 +25,27 @@ class ResidualBlock(nn.Module):
 
 
 def down(inputs, outputs):
-    return nn.Sequential(ResidualBlock(inputs), nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), nn.Conv2d(inputs, outputs, 4, 2, 1))
+    """Features [N, inputs, H, H] -> [N, outputs, H / 2, H / 2]."""
+    return nn.Sequential(ResidualBlock(inputs), nn.BatchNorm2d(inputs), nn.ReLU(inplace=True),
+                         nn.Conv2d(inputs, outputs, 4, 2, 1))
 
 
 def up(inputs, outputs):
-    return nn.Sequential(ResidualBlock(inputs), nn.Conv2d(inputs, outputs, 3, padding=1), nn.Upsample(scale_factor=2, mode="bilinear"))
+    """Features [N, inputs, H, H] -> [N, outputs, 2H, 2H]."""
+    return nn.Sequential(ResidualBlock(inputs), nn.Conv2d(inputs, outputs, 3, padding=1),
+                         nn.Upsample(scale_factor=2, mode="bilinear"))
 
 
 def residual(w):
     """Encoder layers [N, 3, 64, 64] -> [N, 8w, 4, 4] and decoder layers the other way."""
-    return ([nn.Conv2d(3, w, 4, 2, 1), down(w, 2 * w), down(2 * w, 4 * w), down(4 * w, 8 * w), nn.BatchNorm2d(8 * w), nn.ReLU(inplace=True)],
-            [up(8 * w, 4 * w), up(4 * w, 2 * w), up(2 * w, w), ResidualBlock(w), nn.BatchNorm2d(w), nn.ReLU(inplace=True),
-             nn.Conv2d(w, 12, 3, padding=1), nn.PixelShuffle(2)])
+    return ([nn.Conv2d(3, w, 4, 2, 1), down(w, 2 * w), down(2 * w, 4 * w), down(4 * w, 8 * w),
+             nn.BatchNorm2d(8 * w), nn.ReLU(inplace=True)],
+            [up(8 * w, 4 * w), up(4 * w, 2 * w), up(2 * w, w), ResidualBlock(w), nn.BatchNorm2d(w),
+             nn.ReLU(inplace=True), nn.Conv2d(w, 12, 3, padding=1), nn.PixelShuffle(2)])
 
 
 def plain(w):
-    """As `residual`."""
+    """The same shapes as `residual`."""
     sizes = [w, 2 * w, 4 * w, 8 * w]
     encoder, decoder = [nn.Conv2d(3, w, 4, 2, 1), nn.ReLU(inplace=True)], []
     for a, b in zip(sizes, sizes[1:]):
@@ -50,13 +58,15 @@ MODELS = {"residual": residual, "plain": plain}
 
 
 class VAE(nn.Module):
-    """Images [N, 3, 64, 64] on [0, 1] -> means and log variances [N, latent_dim]; latents [N, latent_dim] -> images on [0, 1]."""
+    """Images [N, 3, 64, 64] on [0, 1] -> means and log variances [N, latent_dim]; latents -> images on [0, 1]."""
 
     def __init__(self, model="residual", width=24, latent_dim=512):
         super().__init__()
         encoder, decoder = MODELS[model](width)
-        self.encoder = nn.Sequential(*encoder, nn.Flatten(), nn.Linear(8 * width * 16, 2 * latent_dim))
-        self.decoder = nn.Sequential(nn.Linear(latent_dim, 8 * width * 16), nn.Unflatten(1, (8 * width, 4, 4)), *decoder, nn.Sigmoid())
+        features = 8 * width * 16
+        self.encoder = nn.Sequential(*encoder, nn.Flatten(), nn.Linear(features, 2 * latent_dim))
+        self.decoder = nn.Sequential(nn.Linear(latent_dim, features), nn.Unflatten(1, (8 * width, 4, 4)),
+                                     *decoder, nn.Sigmoid())
 
     def encode(self, x):
         """The posterior's mean and log variance, [N, latent_dim] each, in float32 or more."""
@@ -74,5 +84,8 @@ class VAE(nn.Module):
 
 
 def kl_divergence(mean, log_variance):
-    """KL(N(mean, sigma^2) || N(0, 1)) per image and dimension, [N, latent_dim], in nats (Kingma & Welling 2014, appendix B)."""
+    """KL(N(mean, sigma^2) || N(0, 1)) per image and dimension, [N, latent_dim], in nats.
+
+    Kingma & Welling 2014, appendix B.
+    """
     return -0.5 * (1 + log_variance - mean ** 2 - log_variance.exp())

@@ -1,37 +1,39 @@
 """Train the VAE of problem 1.
 
     python3 p1_vae/train.py --data-dir hw3_data
-    python3 p1_vae/train.py ... --resume                # go on after an interruption
+    python3 p1_vae/train.py ... --resume                # continue after an interruption
     python3 p1_vae/train.py ... --epochs 1 --limit 512  # try it out, in seconds
 
-loss = MSE + weight * KL, with MSE averaged over pixels, channels and the batch, on [0, 1]; KL in nats, summed over
-the latent dimensions and averaged over the batch. Writes config.json, log.csv, checkpoint.pt and, at the end,
-model.pth (the EMA weights) into --out-dir.
+loss = MSE + weight * KL. The MSE is averaged over pixels, channels and the batch, with images on [0, 1]. The KL is in
+nats, summed over the latent dimensions and averaged over the batch. A dimension is in use if its mean KL is above 0.05.
+Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights) into --out-dir.
 """
 import argparse
 import os
 import sys
 import time
 
-import torch
-import torch.nn.functional as F
-
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.augment import flip_half
 from common.data import load_faces
-from common.runtime import EMA, Run, at_least, autocast, learning_rate, pick_device, save_weights
+from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, learning_rate, pick_device
 from p1_vae.model import MODELS, VAE, kl_divergence
+
+import torch
+import torch.nn.functional as F
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=at_least(0, most=LARGEST_SEED), default=0)
     parser.add_argument("--epochs", type=at_least(1), default=30)
     parser.add_argument("--batch-size", type=at_least(2), default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--kl-weight", type=float, default=1e-5, help="on the KL in nats, beside the MSE on [0, 1]")
-    parser.add_argument("--warm-up", type=at_least(0), default=1, metavar="EPOCHS", help="in which the KL's weight grows from 0")
+    parser.add_argument("--lr", type=at_least(0, float), default=1e-3)
+    parser.add_argument("--kl-weight", type=at_least(0, float), default=1e-5,
+                        help="of the KL in nats, beside the MSE on [0, 1]")
+    parser.add_argument("--warm-up", type=at_least(0), default=1, metavar="EPOCHS",
+                        help="over which the KL's weight ramps up from 0")
     parser.add_argument("--latent-dim", type=at_least(1), default=512)
     parser.add_argument("--model", choices=MODELS, default="residual")
     parser.add_argument("--width", type=at_least(1), default=24, help="channels of the first layers")
@@ -73,8 +75,9 @@ def main():
                 reconstruction, mean, log_variance = net(x)
             mse = F.mse_loss(reconstruction.float(), x)
             kl = kl_divergence(mean, log_variance).mean(0)
-            # from 0, so that the decoder learns to use the latent before it is priced
-            loss = mse + args.kl_weight * min(1, step / max(1, args.warm_up * per_epoch)) * kl.sum()
+            # from 0, so that the decoder learns to use the latent before the KL pulls the codes together
+            kl_weight = args.kl_weight * min(1, step / max(1, args.warm_up * per_epoch))
+            loss = mse + kl_weight * kl.sum()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -86,15 +89,12 @@ def main():
             kl_by_dimension += kl.detach() / per_epoch
         mse, kl = (totals / per_epoch).tolist()
         seconds = time.time() - started
-        run.end_epoch({"step": (epoch + 1) * per_epoch, "mse": mse, "kl": kl, "dimensions_in_use": int((kl_by_dimension > 0.05).sum()),
+        run.end_epoch({"step": (epoch + 1) * per_epoch, "mse": mse, "kl": kl,
+                       "dimensions_in_use": int((kl_by_dimension > 0.05).sum()),
                        "images_per_second": per_epoch * args.batch_size / seconds, "seconds": seconds})
 
-    save_weights(os.path.join(args.out_dir, "model.pth"), ema.state, config)
-    print(f"wrote {os.path.join(args.out_dir, 'model.pth')}")
+    run.save_model(ema.state)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("\ninterrupted: the same command with --resume goes on from the last whole epoch")
+    main()

@@ -9,14 +9,15 @@ import argparse
 import os
 import sys
 
-import torch
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, os.pardir))
-from common.pictures import write_grid, write_samples
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from common.pictures import check_picture, write_grid, write_samples
 from common.runtime import at_least, pick_device
 from common.weights import load_weights
 from p2_gan.model import LATENT, MODELS
+
+import torch
+
+WEIGHTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "weights", "gan.pth")
 
 
 def load_generator(path, device):
@@ -36,15 +37,17 @@ def main():
     action.add_argument("--output", help="write the grid here")
     action.add_argument("--num-images", type=at_least(1))
     parser.add_argument("--output-dir")
-    parser.add_argument("--weights", default=os.path.join(HERE, "weights", "gan.pth"))
+    parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     if (args.output is None) != (args.output_dir is not None):
         parser.error("--num-images needs --output-dir, and --output does not take it")
 
+    if args.output is not None:
+        check_picture(args.output)
     device = pick_device(args.device)
     net = load_generator(args.weights, device)
-    if args.output:
+    if args.output is not None:
         write_grid(args.output, net, LATENT)
     else:
         write_samples(args.output_dir, net, LATENT, args.num_images, device)

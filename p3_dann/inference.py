@@ -8,9 +8,8 @@ Writes `image_name,label`, one row an image, in name order.
 import os
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.join(HERE, os.pardir))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.predict import main
 
 if __name__ == "__main__":
-    main(__doc__, os.path.join(HERE, "weights"))
+    main(__doc__, os.path.join(os.path.dirname(os.path.abspath(__file__)), "weights"))

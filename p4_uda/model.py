@@ -1,7 +1,7 @@
-"""What AdaMatch adds to the digit classifier of problem 3, which problem 4 shares so that the gain is the method's.
+"""What AdaMatch adds to the digit classifier, which problems 3 and 4 share so that the gain is the method's.
 
-AdaMatch: Berthelot et al. 2022, "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", ICLR.
-It is FixMatch (a weak view's label teaches a strong view) with alignment, a relative threshold and random logit interpolation.
+Berthelot et al. 2022, "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", ICLR. It is
+FixMatch (a weak view's label teaches a strong view) with alignment, a relative threshold and random interpolation.
 """
 import contextlib
 
@@ -12,7 +12,7 @@ SWITCHES = ("align", "relative", "interpolation", "balance")  # the parts that a
 
 
 def align(p, source_mean, target_mean, eps=1e-6):
-    """AdaMatch's distribution alignment: each class of p [N, classes] times source_mean / target_mean [classes]; rows sum to 1 again."""
+    """Distribution alignment of AdaMatch: p [N, classes] * source_mean / target_mean [classes], rows summing to 1."""
     p = p * (source_mean + eps) / (target_mean + eps)
     return p / p.sum(1, keepdim=True)
 
@@ -30,14 +30,15 @@ class PseudoLabels(nn.Module):
         self.register_buffer("target_mean", torch.full((classes,), 1 / classes))
 
     def forward(self, source, target):
-        """Probabilities of weakly augmented source [M, classes] and target images [N, classes] -> labels [N], the threshold [], kept [N] (0 or 1)."""
+        """Probabilities of weakly augmented source [M, classes] and target images [N, classes]
+        -> labels [N], the threshold [], kept [N] (0 or 1)."""
         self.source_mean.lerp_(source.mean(0), 1 - self.decay)
         self.target_mean.lerp_(target.mean(0), 1 - self.decay)
         if "align" not in self.without:
             target = align(target, self.source_mean, self.target_mean)
         confidence, label = target.max(1)
         threshold = target.new_tensor(self.threshold)
-        if "relative" not in self.without:  # nearly as sure as for the source's images
+        if "relative" not in self.without:  # nearly as sure as on the source's images
             threshold = threshold * source.amax(1).mean()
         return label, threshold, (confidence >= threshold).float()
 
