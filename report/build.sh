@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Build the report: bash report/build.sh STUDENT_ID writes hw3_STUDENT_ID.pdf beside itself. Needs pdflatex; figures.py writes what it shows.
+# Build the report: bash report/build.sh STUDENT_ID writes hw3_STUDENT_ID.pdf beside itself.
+# Needs pdflatex, and what `python3 report/figures.py --data-dir hw3_data` writes.
 set -euo pipefail
 
 if [[ ! ${1:-} =~ ^[A-Za-z0-9_]+$ || $# -ne 1 ]]; then
@@ -18,8 +19,8 @@ fi
 build=$(mktemp -d)
 trap 'rm -r -- "$build"' EXIT
 for pass in 1 2; do  # the second knows the references
-    if ! SOURCE_DATE_EPOCH=0 FORCE_SOURCE_DATE=1 pdflatex -interaction=nonstopmode -halt-on-error -output-directory "$build" \
-        "\\def\\studentid{\\detokenize{$1}}\\input{report}" > "$build/output"; then
+    if ! SOURCE_DATE_EPOCH=0 FORCE_SOURCE_DATE=1 pdflatex -interaction=nonstopmode -halt-on-error \
+        -output-directory "$build" "\\def\\studentid{\\detokenize{$1}}\\input{report}" > "$build/output"; then
         grep -A3 '^!' "$build/output" >&2
         exit 1
     fi

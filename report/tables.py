@@ -1,0 +1,163 @@
+"""The report's tables and numbers as LaTeX commands, made from report/results, the logs and the weights' settings."""
+import os
+import shlex
+
+from common.data import SCENARIOS
+from common.files import write_text
+from common.weights import load_weights
+from p2_gan.train import SETTINGS as GAN_SETTINGS
+from report.run_digits import TABLES, table_rows
+from report.runs import RESULTS, ROOT
+
+import pandas
+
+TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
+PAIRS = [f"{TITLES[source]} → {TITLES[target]}" for target, source in SCENARIOS.items()]
+CODES = ("Um", "Ms", "Su")  # the pairs in the names of commands, and of the columns in peers.csv
+PEERS_FILE = os.path.join(ROOT, "report", "peers.csv")
+PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
+VAES = {"real faces": "other real faces", "no_warm_up": "without the KL's ramp", "plain": "plain network",
+        "shipped": "shipped model"}  # the other rows differ by their columns alone
+GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "shipped": "shipped model"}
+# how the commands of a shipped model begin -> its weights and the settings that the report names
+SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim")),
+            "gan": ("p2_gan/weights/gan.pth", ("epochs", "batch_size", "lr", "lr_discriminator_end", "r1", "r1_end")),
+            "dann": ("p3_dann/weights/usps_mnistm.pth", ("epochs", "steps", "batch_size", "lr", "reversal")),
+            "uda": ("p4_uda/weights/usps_mnistm.pth", ("epochs", "steps", "batch_size", "lr", "threshold"))}
+
+
+def read(name):
+    return pandas.read_csv(os.path.join(RESULTS, name))
+
+
+def power(value):
+    """A number for LaTeX and matplotlib: 3e-05 as a power of ten, what is no smaller than 0.01 as it is."""
+    if value >= 0.01:
+        return f"{value:g}"
+    digits, exponent = f"{value:.2e}".split("e")
+    factor = "" if float(digits) == 1 else rf"{float(digits):g} \cdot "
+    return f"${factor}10^{{{int(exponent)}}}$"
+
+
+def rounded(value, digits=0):
+    return "" if pandas.isna(value) else f"{value:,.{digits}f}"
+
+
+def minutes(seconds):
+    return rounded(seconds / 60)
+
+
+def escape(text):
+    for plain, latex in (("%", r"\%"), ("→", r"$\to$"), ("±", r"$\pm$"), ("λ", r"$\lambda$")):
+        text = text.replace(plain, latex)
+    return text
+
+
+def tabular(header, rows):
+    """A table of strings, its first column to the left, the others to the right."""
+    lines = [" & ".join(map(escape, row)) + r" \\" for row in (header, *rows)]
+    return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", lines[0], r"\midrule",
+                      *lines[1:], r"\bottomrule", r"\end{tabular}"])
+
+
+def vae_runs():
+    """The rows of p1.csv as dicts, with a name in words, and epochs and width: the command's or the shipped model's."""
+    config = load_weights(os.path.join(ROOT, SETTINGS["vae"][0]))[1]
+    for row in read("p1.csv").to_dict("records"):
+        words = shlex.split(row["command"]) if isinstance(row["command"], str) else []
+        options = dict(zip(words[2::2], words[3::2]))
+        settings = {key: int(options.get(f"--{key}", config[key])) if words else None for key in ("epochs", "width")}
+        yield {**row, **settings, "name": VAES.get(row["row"], "residual network")}
+
+
+def vae_rows():
+    for run in map(pandas.Series, vae_runs()):
+        weight = "" if pandas.isna(run.kl_weight) else power(run.kl_weight)
+        yield (run["name"], rounded(run.epochs), rounded(run.width), weight, rounded(run.test_mse, 4), rounded(run.kl),
+               rounded(run.dimensions_in_use), rounded(run.fd_efflite), minutes(run.train_seconds))
+
+
+def gan_rows():
+    for run in read("p2.csv").itertuples():
+        yield (GANS[run.row], rounded(run.steps), rounded(100 * run.accuracy_real), rounded(100 * run.accuracy_fake),
+               rounded(run.fd_efflite), minutes(run.train_seconds))
+
+
+def peer_rows(names):
+    """The best published accuracy of each kind."""
+    peers = read(PEERS_FILE)
+    for name in names:
+        yield f"best public answer, {PEERS[name]}", *(f"{peers[f'{name}_{code.lower()}'].max():.1f}" for code in CODES)
+
+
+def gains(name, better, worse):
+    """For each pair how far a row of table_rows is above another, in points."""
+    return {f"{name}{code}": f"${float(a.split()[0]) - float(b.split()[0]):+.1f}$"
+            for code, a, b in zip(CODES, better[1:], worse[1:])}
+
+
+def ablation_rows():
+    titles = {mode: title.replace("− ", "without ") for mode, (title, _) in TABLES["p4_ablation"].items()}
+    for row in read("p4_ablation.csv").itertuples():
+        yield titles[row.mode], rounded(row.accuracy, 1), rounded(row.target_information, 3)
+
+
+def setting_commands():
+    """A command for each setting of SETTINGS, such as vaeBatchSize, and the number of weights in millions."""
+    for model, (path, names) in SETTINGS.items():
+        state, config = load_weights(os.path.join(ROOT, path))
+        if model == "gan":  # what an older file does not name
+            config = {**GAN_SETTINGS[config["model"]], **config}
+        for name in names:  # a command's name has no digits
+            words = name.replace("r1", "penalty").split("_")
+            yield model + "".join(map(str.capitalize, words)), power(config[name])
+        if model in ("vae", "dann"):
+            count = sum(v.numel() for name, v in state.items() if name.endswith(("weight", "bias")))
+            yield f"{model}Weights", f"{count / 1e6:.2g}"
+
+
+def face_commands():
+    """Commands for problems 1 and 2."""
+    vaes, gans = read("p1.csv").set_index("row"), read("p2.csv").set_index("row")
+    sweep = vaes[vaes.index.str.startswith("lambda_")]
+    vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
+    accuracy = (gan_log["accuracy_real"] + gan_log["accuracy_fake"]) / 2
+    header = ["", r"$\lambda_{KL}$", "test MSE", "KL, nats", "dim. used", "FD-EffLite", "minutes"]
+    return {
+        "vaeTable": tabular(["", "epochs", "width", *header[1:]], vae_rows()),
+        "ganTable": tabular(["", "steps", "accuracy, real, %", "accuracy, generated, %", *header[-2:]], gan_rows()),
+        "facesDistance": rounded(vaes["fd_efflite"]["real faces"]),
+        "vaeMse": rounded(vaes["test_mse"]["shipped"], 4),
+        "vaeKlLowest": rounded(vae_log["kl"].min()), "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
+        "vaeBestWeight": power(sweep["kl_weight"][sweep["fd_efflite"].idxmin()]),
+        "vaeStepsPerEpoch": rounded(vae_log["step"][0]), "ganStepsPerEpoch": rounded(gan_log["step"][0]),
+        "vaeMinutes": minutes(vaes["train_seconds"]["shipped"]),
+        "ganMinutes": minutes(gans["train_seconds"]["shipped"]),
+        "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]),
+        "ganDistance": rounded(gans["fd_efflite"]["shipped"]),
+        "dcganDistance": rounded(gans["fd_efflite"]["dcgan"]),
+        "ganAccuracyLowest": rounded(100 * accuracy.min()), "ganAccuracyHighest": rounded(100 * accuracy.max())}
+
+
+def digit_commands():
+    """Commands for problems 3 and 4."""
+    source, dann, target = table_rows("p3")
+    augmented, uda = table_rows("p4")
+    runs, ablation, peers = read("p4.csv"), read("p4_ablation.csv").set_index("mode")["accuracy"], read(PEERS_FILE)
+    svhn = runs[(runs["target"] == "svhn") & (runs["mode"] == "uda")]
+    return {
+        "dannTable": tabular(["", *PAIRS], [source, dann, target, *peer_rows(["source", "dann", "target"])]),
+        "udaTable": tabular(["", *PAIRS], [source, augmented, dann, uda, target, *peer_rows(["improved"])]),
+        "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
+        **gains("dannGain", dann, source), **gains("udaGain", uda, dann), **gains("udaGap", target, uda),
+        **gains("augmentationGain", augmented, source),
+        "alignmentGain": rounded(ablation["full"] - ablation["no_align"], 1),
+        "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
+        "svhnTest": rounded(svhn["total"].iloc[0]),
+        "udaLowest": rounded(svhn["accuracy"].min(), 1), "udaHighest": rounded(svhn["accuracy"].max(), 1)}
+
+
+def write_tables(path):
+    """Write \\newcommand for each table and number of report.tex."""
+    commands = {**face_commands(), **digit_commands(), **dict(setting_commands())}
+    write_text(path, "".join(f"\\newcommand{{\\{name}}}{{{text}}}\n" for name, text in commands.items()))
