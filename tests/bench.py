@@ -1,10 +1,11 @@
 """Speed beside the plain way, as ratios measured in one run. Not a test: pytest does not collect it.
 
-    python3 tests/bench.py --data-dir hw3_data
+    python3 tests/bench.py --data-dir hw3_data --images 4000 --repeats 3 > report/results/bench.md
 
-The plain way is a DataLoader that decodes PNG by PNG, float32, contiguous tensors, the same network and augmentation. A training
-step is timed against three: augmentation image by image in the loader's two workers; in batches, as here, with two workers; and
-in batches with the loader's default, which decodes in the loop. Each number is the median of --repeats alternating measurements.
+The plain way is a DataLoader that decodes PNG by PNG, float32, contiguous tensors, the same network and augmentation.
+A training step is timed against three: augmentation image by image in the loader's two workers; in batches, as here,
+with two workers; and in batches with the loader's default, which decodes in the loop. Each number is the median of
+--repeats alternating measurements.
 """
 import argparse
 import os
@@ -12,28 +13,30 @@ import statistics
 import sys
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from common.augment import augment_digits, flip_half, strong_digits, weak_digits
+from common.data import list_images, load_images, read_labels
+from common.digit_net import DigitNet, standardise
+from common.predict import forward
+from common.runtime import EMA, autocast, has_bf16
+from p1_vae.model import VAE as FaceVAE
+from p1_vae.model import kl_divergence
+from p2_gan.model import LATENT, Generator, discriminator
+from p2_gan.train import LAZY, gradient_penalty, relativistic
+from p3_dann.model import DomainDiscriminator, GradientReversal
+from p4_uda.model import PseudoLabels, interpolate, running_statistics_kept
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-from common.augment import augment_digits, flip_half, strong_digits, weak_digits
-from common.data import list_images, load_images, read_labels
-from common.predict import forward
-from common.runtime import EMA, autocast, has_bf16
-from p1_vae.model import VAE as FaceVAE, kl_divergence
-from p2_gan.model import LATENT, Generator, discriminator
-from p2_gan.train import LAZY, gradient_penalty, relativistic
-from p3_dann.model import DigitNet, DomainDiscriminator, GradientReversal, standardise
-from p4_uda.model import PseudoLabels, interpolate, running_statistics_kept
-
 CPU = torch.device("cpu")
 
 
 class VAE:
-    """A training step of problem 1, either this repository's way or the plain one; both see the same kind of batches."""
+    """A training step of problem 1, this repository's way or the plain one; both see the same kind of batches."""
     batch = (64,)
     views = staticmethod(lambda x: (flip_half(x).float() / 255,))
 
@@ -45,7 +48,8 @@ class VAE:
         x = faces[0][0].contiguous(memory_format=self.learner.format)
         with self.learner.precision():
             reconstruction, mean, log_variance = self.net(x)
-        self.learner.learn(F.mse_loss(reconstruction.float(), x) + 1e-5 * kl_divergence(mean, log_variance).sum(1).mean())
+        kl = kl_divergence(mean, log_variance).sum(1).mean()
+        self.learner.learn(F.mse_loss(reconstruction.float(), x) + 1e-5 * kl)
 
 
 class GAN:
@@ -91,8 +95,10 @@ class DANN:
         is_source = (torch.arange(sum(self.batch)) < self.batch[0]).float()
         with self.learner.precision():
             features = self.learner.forward(self.net.layers, torch.cat([*source, *target]))
-            logits, domain = self.net.classifier(features[:self.batch[0]]), self.discriminator(GradientReversal.apply(features, 0.1))
-        self.learner.learn(F.cross_entropy(logits.float(), y) + F.binary_cross_entropy_with_logits(domain.float(), is_source))
+            logits = self.net.classifier(features[:self.batch[0]])
+            domain = self.discriminator(GradientReversal.apply(features, 0.1))
+        domain_loss = F.binary_cross_entropy_with_logits(domain.float(), is_source)
+        self.learner.learn(F.cross_entropy(logits.float(), y) + domain_loss)
 
 
 class AdaMatch:
@@ -118,7 +124,8 @@ class AdaMatch:
             with running_statistics_kept(self.net):
                 source_logits = interpolate(logits[:count], self.logits(x[:count]))
         label, _, kept = self.pseudo_labels(source_logits[:half].detach().softmax(1), guess)
-        self.learner.learn(F.cross_entropy(source_logits, y) + (kept * F.cross_entropy(logits[count:], label, reduction="none")).mean())
+        target_loss = (kept * F.cross_entropy(logits[count:], label, reduction="none")).mean()
+        self.learner.learn(F.cross_entropy(source_logits, y) + target_loss)
 
 
 class Learner:
@@ -165,8 +172,8 @@ def endless(loader):
 def make_steps(method, dataset, images, labels, workers):
     """Two functions, each one training step on sum(method.batch) images: this repository's and the plain one."""
     ours, plain = method(plain=False), method(plain=True)
-    loaders = [endless(DataLoader(dataset, count, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0))
-               for count in method.batch]
+    loaders = [endless(DataLoader(dataset, count, shuffle=True, num_workers=workers, drop_last=True,
+                                  persistent_workers=workers > 0)) for count in method.batch]
 
     def our_step():
         picked = [torch.randint(len(images), (count,)) for count in method.batch]
@@ -196,8 +203,8 @@ def compare(name, ours, plain, images, repeats):
 def compare_steps(methods, folder, names, labels, images, repeats):
     """A row for each method and each of the three plain ways."""
     for method in methods:
-        for one_by_one, workers, title in ((True, 1, "image by image, two workers"), (False, 1, "in batches, two workers"),
-                                           (False, 0, "in batches, no worker")):
+        for one_by_one, workers, title in ((True, 1, "image by image, two workers"),
+                                           (False, 1, "in batches, two workers"), (False, 0, "in batches, no worker")):
             dataset = Plain(folder, names, labels, method.views if one_by_one else None)
             our_step, plain_step = make_steps(method, dataset, images, labels, workers)
             compare(f"{method.__name__} training step, {title}", lambda: [our_step() for _ in range(20)],
@@ -210,7 +217,8 @@ def main():
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, bf16: {has_bf16(CPU)}")
+    print(f"`python3 tests/bench.py --data-dir hw3_data --images {args.images} --repeats {args.repeats}`\n")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, bf16: {has_bf16(CPU)}\n")
     print("| images/s | this repository | the plain way | ratio |\n|---|---|---|---|")
 
     folder = os.path.join(args.data_dir, "face", "train")
@@ -229,12 +237,13 @@ def main():
 
     @torch.inference_mode()
     def predict_plain():
-        return [net.classifier(net.layers(standardise(x.float() / 255))).argmax(1) for x, _ in DataLoader(dataset, 500, num_workers=2)]
+        return [net.classifier(net.layers(standardise(x.float() / 255))).argmax(1)
+                for x, _ in DataLoader(dataset, 500, num_workers=2)]
 
     compare("loading", lambda: load_images(folder, names), load_plain, len(names), args.repeats)
     compare_steps([DANN, AdaMatch], folder, names, labels, images, args.repeats)
-    compare("inference, files to labels", lambda: forward(net, load_images(folder, names), CPU).argmax(1), predict_plain,
-            len(names), args.repeats)
+    compare("inference, files to labels", lambda: forward(net, load_images(folder, names), CPU).argmax(1),
+            predict_plain, len(names), args.repeats)
 
 
 if __name__ == "__main__":

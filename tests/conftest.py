@@ -1,10 +1,15 @@
 import http.server
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: with such small networks a second thread only waits
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+from common.files import write_csv
 
 import numpy as np
 import pytest
@@ -12,15 +17,14 @@ import torch
 from PIL import Image
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-from common.runtime import write_csv
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # python3 is the one that runs the tests
 
 
 @pytest.fixture(scope="session")
 def make_data():
-    """A function that writes a tiny data set in the course's layout: ten kinds of stripes stand for the digits, discs for the faces."""
+    """A function that writes a tiny data set in the course's layout: stripes stand for digits, discs for faces."""
     def make(root, train=40, test=20):
         rng = np.random.RandomState(0)
         for domain, channels in (("usps", 1), ("mnistm", 3), ("svhn", 3)):
@@ -87,13 +91,14 @@ def run_main(train, monkeypatch, *arguments):
 
 
 def assert_resume_is_bit_for_bit(train, arguments, tmp_path, monkeypatch):
-    """A run that was interrupted after its first epoch and resumed has the weights, optimizer and log of one that was not."""
+    """A run that is interrupted after an epoch and resumed has the weights, optimizer and log of one that is not."""
     run_main(train, monkeypatch, *arguments, "--out-dir", tmp_path / "whole")
 
     end_epoch = train.Run.end_epoch
     with monkeypatch.context() as patch:
         def end_and_interrupt(self, row):
             end_epoch(self, row)
+            os.close(self.folder)  # as the end of the process does
             raise KeyboardInterrupt
         patch.setattr(train.Run, "end_epoch", end_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -104,7 +109,8 @@ def assert_resume_is_bit_for_bit(train, arguments, tmp_path, monkeypatch):
 
     whole, halves = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "halves"))
     torch.testing.assert_close(whole["parts"], halves["parts"], rtol=0, atol=0, equal_nan=True)
-    untimed = [[{k: v for k, v in row.items() if "second" not in k} for row in saved["rows"]] for saved in (whole, halves)]
+    untimed = [[{k: v for k, v in row.items() if "second" not in k} for row in saved["rows"]]
+               for saved in (whole, halves)]
     assert untimed[0] == untimed[1]
 
 
@@ -113,9 +119,21 @@ def clone(tmp_path_factory):
     """A function that gives a fresh copy of the repository, under a name with a space and a letter outside ASCII."""
     def make():
         copy = tmp_path_factory.mktemp("clones") / "my café clone"
-        ignored = shutil.ignore_patterns(".git", ".venv", ".ci-venv", "hw3_data", "sample_data", "runs", "shared", "__pycache__")
+        ignored = shutil.ignore_patterns(".git", ".venv", "hw3_data", "sample_data", "runs", "__pycache__")
         shutil.copytree(ROOT, copy, ignore=ignored)
         return copy
+    return make
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """A function that gives a PATH on which only these programs are."""
+    def make(*names):
+        folder = tmp_path / "tools"
+        folder.mkdir()
+        for name in names:
+            (folder / name).symlink_to(shutil.which(name, path=PATH))
+        return str(folder)
     return make
 
 
@@ -155,7 +173,8 @@ def small_disk(tmp_path):
     def make(kib):
         folder = tmp_path / f"disk {len(mounted)}"
         folder.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", folder], capture_output=True).returncode:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", folder]
+        if subprocess.run(command, capture_output=True).returncode:
             pytest.skip("no right to mount a small disk")
         mounted.append(folder)
         return folder

@@ -1,8 +1,8 @@
 """Augmentation of digits: batched, and it leaves the class alone."""
+from common.augment import augment_digits, cutout, neighbours, sharpness, solarize, strong_digits, weak_digits
+
 import pytest
 import torch
-
-from common.augment import augment_digits, cutout, neighbours, sharpness, solarize, strong_digits, weak_digits
 
 
 @pytest.mark.parametrize("augment", [augment_digits, weak_digits, strong_digits])

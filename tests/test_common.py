@@ -1,58 +1,21 @@
-"""The shared parts: images, labels, EMA, files, evaluation, sample data."""
+"""The shared parts: EMA, files, evaluation, sample data."""
 import argparse
+import importlib
 import os
+import signal
+import sys
 
-import numpy as np
+import common
+from common.data import load_labelled, load_unlabelled
+from common.evaluate import accuracy
+from common.files import write_csv
+from common.runtime import EMA, at_least, entropy, has_bf16, learning_rate, pick_device
+from common.weights import install, load_weights, save_weights, sum_of
+
 import pytest
 import torch
-from PIL import Image
-
-from common.data import list_images, load_images, load_labelled, load_unlabelled, read_labels
-from common.evaluate import accuracy
-from common.runtime import EMA, at_least, entropy, has_bf16, learning_rate, pick_device, save_weights, write_atomic, write_csv
-from common.weights import install, load_weights, sum_of
 from conftest import ROOT, one_line_error
-
-
-def test_images_of_every_kind(tmp_path):
-    grey = np.linspace(0, 255, 28 * 28).reshape(28, 28).astype(np.uint8)
-    colour = np.stack([grey, 255 - grey, grey // 2], 2)
-    palette = Image.fromarray(colour).quantize(16)
-    pictures = {
-        "a.png": (Image.fromarray(grey), np.stack([grey] * 3, 2)),
-        "b.png": (Image.fromarray(colour), colour),
-        "c.png": (Image.fromarray(np.dstack([colour, grey])), colour),
-        "d.png": (palette, np.asarray(palette.convert("RGB"))),
-        "e.png": (Image.fromarray(grey.astype(np.uint16) * 257), np.stack([grey] * 3, 2)),
-        "f.png": (Image.fromarray(grey > 127), np.stack([(grey > 127) * np.uint8(255)] * 3, 2)),
-        "g.bmp": (Image.fromarray(colour), colour),
-    }
-    for name, (picture, _) in pictures.items():
-        picture.save(tmp_path / name)
-    images = load_images(str(tmp_path), list(pictures))
-    assert images.dtype == torch.uint8 and images.shape == (7, 3, 28, 28)
-    for image, (name, (_, expected)) in zip(images, pictures.items()):
-        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), expected, err_msg=name)
-
-
-def test_other_sizes_are_resized(tmp_path):
-    Image.new("RGB", (100, 40), (10, 200, 30)).save(tmp_path / "wide.png")
-    image = load_images(str(tmp_path), ["wide.png"])[0]
-    assert image.shape == (3, 28, 28) and image[:, 5, 5].tolist() == [10, 200, 30]
-
-
-def test_listing_skips_hidden_files_csvs_and_folders(tmp_path):
-    for name in ("b.png", "a.png", ".hidden.png", "labels.csv", "LABELS.CSV"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder").mkdir()
-    assert list_images(str(tmp_path)) == ["a.png", "b.png"]
-
-
-def test_loading_labelled_and_unlabelled(data_dir):
-    images, labels = load_labelled(data_dir, "usps", "train", limit=13)
-    assert images.shape == (13, 3, 28, 28) and labels.tolist() == [i % 10 for i in range(13)]
-    assert torch.equal(load_unlabelled(data_dir, "usps", "train", limit=13), images)
-    assert len(load_unlabelled(data_dir, "usps", "train")) == 40
+from PIL import Image
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():
@@ -83,24 +46,14 @@ def test_ema_equals_its_closed_form():
         torch.testing.assert_close(ema.state[key], value)
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file.csv"
     write_csv(path, ("a", "b"), [(1, 2)])
 
-    def fail(part):
-        with open(part, "w") as file:
-            file.write("half")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(SystemExit, match="No space left"):
-        write_atomic(path, fail)
+    monkeypatch.setattr("os.replace", lambda *paths: os.stat(tmp_path / "absent"))
+    with pytest.raises(SystemExit, match="cannot write"):
+        write_csv(path, ("a", "b"), [(3, 4)])
     assert path.read_text() == "a,b\n1,2\n" and os.listdir(tmp_path) == ["file.csv"]
-
-
-def test_odd_image_names_survive_the_csv(tmp_path):
-    names = ["a, b.png", 'quo"te.png', "é.png"]
-    write_csv(tmp_path / "t.csv", ("image_name", "label"), [(name, 1) for name in names])
-    assert list(read_labels(tmp_path / "t.csv")) == names
 
 
 def test_weights_round_trip_in_half_precision(tmp_path):
@@ -116,8 +69,11 @@ def test_weights_install_takes_only_the_listed_content(tmp_path):
     path = tmp_path / "model.pth"
     (tmp_path / "whole").write_bytes(b"whole")
     (tmp_path / "SHA256SUMS").write_text(f"{sum_of(tmp_path / 'whole')}  model.pth\n")
-    assert install(str(path), b"who") is None and not path.exists()
-    assert install(str(path), b"whole") == str(path) and path.read_bytes() == b"whole"
+    with pytest.raises(SystemExit, match="model.pth is missing or damaged"):
+        install(str(path), b"who")
+    assert not path.exists()
+    install(str(path), b"whole")
+    assert path.read_bytes() == b"whole"
     path.write_bytes(b"whoLe")
     with pytest.raises(SystemExit, match="does not match SHA256SUMS"):
         load_weights(str(path))
@@ -127,6 +83,43 @@ def test_pickles_are_not_loaded(tmp_path):
     torch.save({"model": {}, "config": os.system}, tmp_path / "model.pth")
     with pytest.raises(SystemExit, match="weights damaged"):
         load_weights(tmp_path / "model.pth")
+
+
+def test_weights_of_another_program(tmp_path):
+    torch.save([1, 2], tmp_path / "model.pth")
+    with pytest.raises(SystemExit, match="of another program"):
+        load_weights(tmp_path / "model.pth")
+
+
+def caught(function, *arguments):
+    try:
+        function(*arguments)
+    except BaseException:
+        return sys.exc_info()
+
+
+@pytest.mark.parametrize("function, argument, message", [
+    (signal.raise_signal, signal.SIGINT, "interrupted\n"),
+    (importlib.import_module, "not_there", "error: the package not_there is not installed"),
+    (torch.empty, 2 ** 55, "error: not enough memory"),
+    (bytearray, 2 ** 55, "error: not enough memory"),
+    (open, "absent", "error: [Errno 2] No such file or directory: 'absent'\n"),
+    (importlib.import_module, "common.not_there", "Traceback"),
+    (int, "a", "Traceback"),
+])
+def test_one_line_where_the_code_is_not_at_fault(function, argument, message, capsys):
+    common.one_line(*caught(function, argument))
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_an_old_torch_is_named(tmp_path, monkeypatch, capsys):
+    torch.save([1, 2], tmp_path / "model.pth")
+    monkeypatch.setattr(torch, "__version__", "1.4.0")
+    common.one_line(*caught(load_weights, tmp_path / "model.pth"))
+    assert capsys.readouterr().err == "error: torch 2.6 or newer is needed, this is 1.4.0\n"
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.10.0"))
+    common.one_line(*caught(int, "a"))
+    assert capsys.readouterr().err.startswith("Traceback")
 
 
 def test_accuracy(tmp_path):
@@ -145,7 +138,8 @@ def test_accuracy(tmp_path):
 def test_evaluate_prints_what_the_course_prints(tmp_path, python):
     write_csv(tmp_path / "t.csv", ("image_name", "label"), [("a", 1), ("b", 2), ("c", 3)])
     write_csv(tmp_path / "p.csv", ("image_name", "label"), [("a", 1), ("b", 2), ("c", 0)])
-    assert python("-m", "common.evaluate", tmp_path / "p.csv", tmp_path / "t.csv", cwd=ROOT).stdout == "Accuracy: 2/3 (66.67%)\n"
+    process = python("-m", "common.evaluate", tmp_path / "p.csv", tmp_path / "t.csv", cwd=ROOT)
+    assert process.stdout == "Accuracy: 2/3 (66.67%)\n"
     assert "usage" in one_line_error(python("-m", "common.evaluate", tmp_path / "p.csv", cwd=ROOT))
     assert "cannot read" in one_line_error(python("-m", "common.evaluate", tmp_path / "p.csv", "absent.csv", cwd=ROOT))
 

@@ -2,16 +2,16 @@
 import csv
 import os
 
+from common.augment import flip_half
+from common.pictures import draw_latents, grid, to_pixels
+from p1_vae import train as p1
+from p2_gan import train as p2
+
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, run_main
 from PIL import Image
-
-from common.augment import flip_half
-from common.pictures import draw_latents, grid, to_pixels
-from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error
-from p1_vae import train as p1
-from p2_gan import train as p2
 
 TINY = ["--width", "2", "--epochs", "2", "--batch-size", "8", "--device", "cpu"]
 RUNS = {"p1 residual": (p1, []), "p1 plain": (p1, ["--model", "plain", "--latent-dim", "8"]),
@@ -19,6 +19,7 @@ RUNS = {"p1 residual": (p1, []), "p1 plain": (p1, ["--model", "plain", "--latent
 every_run = pytest.mark.parametrize("train, options", RUNS.values(), ids=RUNS)
 both = pytest.mark.parametrize("train", [p1, p2], ids=["p1", "p2"])
 FIGURES = {p1: "fig1_4", p2: "fig2_2"}
+DIGIT_NET = os.path.join(ROOT, "p3_dann", "weights", "usps_mnistm.pth")
 
 
 def inference_of(train):
@@ -56,16 +57,16 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(train, options, data_dir
     (["--data-dir", "nowhere"], "nowhere"),
     (["--batch-size", "41"], "less than one batch"),
 ])
-def test_bad_training_input(train, change, message, data_dir, tmp_path, python):
-    process = python(train.__file__, "--data-dir", data_dir, *TINY, "--out-dir", tmp_path / "run", *change)
-    assert message in one_line_error(process)
+def test_bad_training_input(train, change, message, data_dir, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=message):
+        run_main(train, monkeypatch, "--data-dir", data_dir, *TINY, "--out-dir", tmp_path / "run", *change)
     assert not (tmp_path / "run").exists()
 
 
 @both
 def test_committed_figure_is_what_the_command_writes(train, python, tmp_path):
-    for options in ([], ["--device", "cpu"]):
-        process = python(inference_of(train), "--output", "new/a.png", *options, cwd=tmp_path, env={"OMP_NUM_THREADS": "1"} if options else None)
+    for options, environment in (([], None), (["--device", "cpu"], {"OMP_NUM_THREADS": "2"})):
+        process = python(inference_of(train), "--output", "new/a.png", *options, cwd=tmp_path, env=environment)
         assert process.returncode == 0, process.stderr
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), figure_of(train))
 
@@ -85,7 +86,7 @@ def test_samples_begin_with_the_grids_faces(train, python, tmp_path):
     (["--output", "."], "must end in"),
     (["--output", "a file/b.png"], "cannot make the folder"),
     (["--output", "b.png", "--weights", "absent.pth"], "weights not found"),
-    (["--output", "b.png", "--weights", os.path.join(ROOT, "p3_dann", "weights", "usps_mnistm.pth")], "not a model of problem"),
+    (["--output", "b.png", "--weights", DIGIT_NET], "not a model of problem"),
 ])
 def test_bad_inference_input(train, options, message, python, tmp_path):
     (tmp_path / "a file").write_text("kept")

@@ -3,16 +3,16 @@ import csv
 import os
 import sys
 
+from p1_vae import inference, train
+from p1_vae.model import MODELS, VAE, kl_divergence
+from report.fd_efflite import features, frechet
+from report.runs import read_log
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from conftest import ROOT, one_line_error, run_main
-from p1_vae import train
-from p1_vae.model import MODELS, VAE, kl_divergence
-from report.frechet import features, frechet
-from report.table import read_log
+from PIL import Image
 
 INFERENCE = os.path.join(ROOT, "p1_vae", "inference.py")
 FACES = os.path.join(ROOT, "report", "figures")  # a folder of images
@@ -59,16 +59,17 @@ def test_steps_lower_the_loss(model):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_the_kl_is_priced_later_with_a_warm_up(data_dir, tmp_path, monkeypatch):
+def test_the_warm_up_lets_the_kl_grow(data_dir, tmp_path, monkeypatch):
     kl = {}
     for epochs in ("0", "1000"):
-        run_main(train, monkeypatch, "--data-dir", data_dir, *TINY, "--kl-weight", 1, "--warm-up", epochs, "--out-dir", tmp_path / epochs)
+        run_main(train, monkeypatch, "--data-dir", data_dir, *TINY, "--kl-weight", 1, "--warm-up", epochs,
+                 "--out-dir", tmp_path / epochs)
         kl[epochs] = float(read_log(tmp_path / epochs)[-1]["kl"])
     assert kl["0"] < kl["1000"]
 
 
 def test_frechet_distance_equals_its_closed_form():
-    """Of Gaussians with means 0 and 1 and diagonal covariances: the squared distances of means and of standard deviations."""
+    """Of Gaussians with diagonal covariances: the squared distances of the means and of the standard deviations."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(4000, 3, generator=generator, dtype=torch.float64)
     a = (a - a.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(a.T.cov())).T  # mean 0 and covariance I, exactly
@@ -88,16 +89,33 @@ def test_reconstruction(data_dir, python, tmp_path):
     assert process.returncode == 0, process.stderr
     with open(tmp_path / "r" / "mse.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["image_name"] for row in rows] == sorted(os.listdir(folder)) and len(os.listdir(tmp_path / "r")) == len(rows) + 1
+    assert [row["image_name"] for row in rows] == sorted(os.listdir(folder))
+    assert len(os.listdir(tmp_path / "r")) == len(rows) + 1
     for row in rows[:3]:
         pair = [np.asarray(Image.open(os.path.join(d, row["image_name"]))) / 255 for d in (folder, tmp_path / "r")]
         assert float(row["mse"]) == pytest.approx(((pair[0] - pair[1]) ** 2).mean(), rel=0.02, abs=1e-4)
 
 
+def test_reconstructions_have_the_format_of_their_names(tmp_path):
+    formats = {"a.jpg": "JPEG", "b.JPEG": "JPEG", "c.bmp": "BMP", "d.png": "PNG", "e.webp": "WEBP"}
+    for name in formats:
+        Image.new("RGB", (64, 64), "red").save(tmp_path / name)
+    inference.reconstruct(VAE(width=2, latent_dim=4).eval(), str(tmp_path), str(tmp_path / "r"), torch.device("cpu"))
+    assert {name: Image.open(tmp_path / "r" / name).format for name in formats} == formats
+
+
+@pytest.mark.parametrize("name", ["no extension", "a.xbm"])
+def test_reconstructions_that_cannot_be_written(name, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / name, "PNG")
+    with pytest.raises(SystemExit, match=f"no picture can be written under the name {name}"):
+        inference.reconstruct(None, str(tmp_path), str(tmp_path / "r"), torch.device("cpu"))
+    assert os.listdir(tmp_path) == [name]
+
+
 @pytest.mark.parametrize("options, message", [
     (["--num-images", "2", "--output-dir", "a file"], "cannot make the folder"),
     (["--reconstruct", "nowhere", "--output-dir", "r"], "not found"),
-    (["--reconstruct", FACES, "--output-dir", FACES], "would take the place"),
+    (["--reconstruct", FACES, "--output-dir", FACES], "would replace the images"),
 ])
 def test_bad_folders(options, message, python, tmp_path):
     (tmp_path / "a file").write_text("kept")

@@ -1,12 +1,18 @@
 """Problem 2: the GAN's networks, losses, augmentation and steps."""
-import pytest
-import torch
-
 from common.augment import diff_augment
 from common.weights import load_weights
-from conftest import run_main
 from p2_gan import train
 from p2_gan.model import LATENT, MODELS
+
+import pytest
+import torch
+from conftest import run_main
+
+
+def run_gan(monkeypatch, data_dir, out_dir, *options):
+    """One epoch of five steps, unless the options say otherwise."""
+    run_main(train, monkeypatch, "--data-dir", data_dir, "--out-dir", out_dir, "--width", 2, "--epochs", 1,
+             "--batch-size", 8, "--device", "cpu", *options)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -29,8 +35,8 @@ def test_losses_by_hand():
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_losses_point_the_two_against_each_other(model):
-    """The discriminator's falls when real images score more and generated ones less, the generator's when generated ones score more."""
-    discriminator_loss, generator_loss, *_ = train.RECIPES[model]
+    """The discriminator wants real images to score more and generated ones less, the generator the reverse."""
+    discriminator_loss, generator_loss = train.LOSSES[model]
     real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
     discriminator_loss(real, fake).backward()
     assert (real.grad < 0).all() and (fake.grad > 0).all()
@@ -48,8 +54,8 @@ def test_gradient_penalty_by_hand():
     assert weights.grad.tolist() == pytest.approx([144, 24])
 
 
-@pytest.mark.parametrize("model, left", [("residual", 0.0536), ("dcgan", 1)])
-def test_penalty_and_learning_rate_of_the_discriminator_fall(model, left, data_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize("model, end", [("residual", 2.68e-5), ("dcgan", 2e-4)])
+def test_penalty_and_learning_rate_of_the_discriminator_fall(model, end, data_dir, tmp_path, monkeypatch):
     seen, weights, step = {}, [], torch.optim.Adam.step
 
     def watched_step(optimizer):
@@ -62,22 +68,23 @@ def test_penalty_and_learning_rate_of_the_discriminator_fall(model, left, data_d
         return one
     monkeypatch.setattr(torch.optim.Adam, "step", watched_step)
     monkeypatch.setattr(train, "gradient_penalty", penalty)
-    run_main(train, monkeypatch, "--data-dir", data_dir, "--model", model, "--width", 2, "--epochs", 2, "--batch-size", 8, "--device", "cpu",
-             "--lr", 3e-4, "--lr-discriminator", 4e-4, "--r1", 0.5, "--out-dir", tmp_path)
+    run_gan(monkeypatch, data_dir, tmp_path, "--model", model, "--epochs", 2, "--lr", 3e-4, "--lr-discriminator", 4e-4,
+            "--r1", 0.5, "--r1-end", 0.0076)
     of_discriminator, of_generator = seen.values()  # 5 steps an epoch
-    assert of_discriminator == pytest.approx([4e-4] * 5 + [4e-4 * left ** 0.5] * 5) and of_generator == [3e-4] * 10
-    assert weights == pytest.approx([8 * 0.25, 8 * 0.25 * 0.0152 ** 0.5])  # in the first and the ninth step, with eight times the weight
+    assert of_discriminator == pytest.approx([4e-4] * 5 + [(4e-4 * end) ** 0.5] * 5) and of_generator == [3e-4] * 10
+    # in the first and the ninth step, with eight times the weight
+    assert weights == pytest.approx([8 * 0.25, 8 / 2 * (0.5 * 0.0076) ** 0.5])
 
 
 def test_the_penalty_flattens_the_discriminator(data_dir, tmp_path, monkeypatch):
     """Two equal runs but for the penalty's weight: with it, real images' scores depend less on the pixels."""
     seen = {}
     penalty = train.gradient_penalty
-    for weight in (1e-6, 30):
+    for weight in (1e-6, 30.0):
         values = seen[weight] = []
         monkeypatch.setattr(train, "gradient_penalty", lambda *inputs: values.append(penalty(*inputs)) or values[-1])
-        run_main(train, monkeypatch, "--data-dir", data_dir, "--width", 2, "--epochs", 8, "--batch-size", 8, "--device", "cpu", "--lr-discriminator", 5e-3,
-                 "--r1", weight, "--out-dir", tmp_path / str(weight))
+        run_gan(monkeypatch, data_dir, tmp_path / str(weight), "--epochs", 8, "--lr-discriminator", 5e-3,
+                "--r1", weight, "--r1-end", weight * 0.0152)
     assert len(seen[30]) == 5  # 40 steps
     assert seen[30][0] == seen[1e-6][0] and seen[30][-1] < 0.2 * seen[1e-6][-1]
 
@@ -103,7 +110,8 @@ def test_augmentation_shifts_and_cuts_out_and_is_differentiable():
         shifts |= {row - value // 100, column - value % 100}
     assert min(shifts) == -8 and max(shifts) == 8
     y.sum().backward()
-    torch.testing.assert_close(x.grad.sum((1, 2, 3)), (y != 0).float().sum((1, 2, 3)))  # 1 for each pixel that is still seen
+    # 1 for each pixel that is still seen
+    torch.testing.assert_close(x.grad.sum((1, 2, 3)), (y != 0).float().sum((1, 2, 3)))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -113,21 +121,21 @@ def test_each_step_changes_its_own_network_alone(model, data_dir, tmp_path, monk
     def watched_step(optimizer):
         if optimizer not in seen:
             seen.append(optimizer)
-        weights = [[p.detach().clone() for p in o.param_groups[0]["params"]] for o in seen]
+        networks = [o.param_groups[0]["params"] for o in seen]
+        weights = [[p.detach().clone() for p in network] for network in networks]
         step(optimizer)
-        changed = [any(not torch.equal(p, was) for p, was in zip(o.param_groups[0]["params"], before)) for o, before in zip(seen, weights)]
+        changed = [not all(map(torch.equal, network, before)) for network, before in zip(networks, weights)]
         assert changed == [o is optimizer for o in seen]
         owners.append(seen.index(optimizer))
     monkeypatch.setattr(torch.optim.Adam, "step", watched_step)
-    run_main(train, monkeypatch, "--data-dir", data_dir, "--model", model, "--width", 2, "--epochs", 1, "--batch-size", 8, "--device", "cpu",
-             "--out-dir", tmp_path)
+    run_gan(monkeypatch, data_dir, tmp_path, "--model", model)
     assert owners == [0, 1] * 5
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_discriminator_learns(model, data_dir, tmp_path, monkeypatch):
-    run_main(train, monkeypatch, "--data-dir", data_dir, "--model", model, "--width", 4, "--epochs", 6, "--batch-size", 8, "--device", "cpu",
-             "--lr", 1e-6, "--lr-discriminator", 2e-3, "--out-dir", tmp_path)
+    run_gan(monkeypatch, data_dir, tmp_path, "--model", model, "--width", 4, "--epochs", 6, "--lr", 1e-6,
+            "--lr-discriminator", 2e-3)
     first, *_, last = (tmp_path / "log.csv").read_text().splitlines()[1:]
     assert float(last.split(",")[2]) < 0.8 * float(first.split(",")[2])
     assert len(list(tmp_path.glob("samples_*.png"))) == 6
@@ -135,9 +143,8 @@ def test_the_discriminator_learns(model, data_dir, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_weights_come_with_their_own_batch_statistics(model, data_dir, tmp_path, monkeypatch):
-    """What each batch norm makes of fresh latents has mean 0 and variance 1, though 5 steps are too few for a running average."""
-    run_main(train, monkeypatch, "--data-dir", data_dir, "--model", model, "--width", 2, "--epochs", 1, "--batch-size", 8, "--device", "cpu",
-             "--out-dir", tmp_path)
+    """Each batch norm gives mean 0 and variance 1 for new latents; 5 steps are too few for a running average."""
+    run_gan(monkeypatch, data_dir, tmp_path, "--model", model)
     generator, means, variances = MODELS[model][0](2).eval(), [], []
     generator.load_state_dict(load_weights(tmp_path / "model.pth")[0])
 

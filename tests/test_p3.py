@@ -1,9 +1,10 @@
 """Problem 3: the gradient reversal, its schedule, the networks."""
+from common.digit_net import DigitNet
+from p3_dann import train
+from p3_dann.model import DomainDiscriminator, GradientReversal
+
 import pytest
 import torch
-
-from p3_dann import train
-from p3_dann.model import DigitNet, DomainDiscriminator, GradientReversal
 
 
 def test_gradient_reversal_by_hand():

@@ -1,17 +1,18 @@
 """Problem 4: alignment, thresholds and interpolation, beside values worked out by hand."""
-import pytest
-import torch
-
-from p3_dann.model import DigitNet
+from common.digit_net import DigitNet
 from p4_uda import train
 from p4_uda.model import PseudoLabels, align, interpolate, running_statistics_kept
+
+import pytest
+import torch
 
 
 def test_alignment_is_per_class_and_rows_sum_to_one():
     p = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
     aligned = align(p, source_mean=torch.tensor([0.2, 0.6, 0.2]), target_mean=torch.tensor([0.4, 0.3, 0.4]))
     # the ratios are 1/2, 2 and 1/2: (0.3, 0.6, 0.05) / 0.95 and (0.1, 0.4, 0.3) / 0.8
-    torch.testing.assert_close(aligned, torch.tensor([[0.315789, 0.631579, 0.052632], [0.125, 0.5, 0.375]]), rtol=1e-4, atol=1e-5)
+    expected = torch.tensor([[0.315789, 0.631579, 0.052632], [0.125, 0.5, 0.375]])
+    torch.testing.assert_close(aligned, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_thresholds_by_hand():

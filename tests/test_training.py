@@ -4,18 +4,19 @@ import json
 import os
 import shutil
 
+from common.digit_net import DigitNet
+from common.weights import load_weights
+from p3_dann import train as p3
+from p4_uda import train as p4
+
 import pytest
 import torch
-
-from common.weights import load_weights
 from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, run_main
-from p3_dann import train as p3
-from p3_dann.model import DigitNet
-from p4_uda import train as p4
 
 PAIR = ["--source", "usps", "--target", "mnistm"]
 # a threshold so low that a net of two steps keeps some pseudo-labels
-RUNS = {"p3 source": (p3, ["--mode", "source"]), "p3 dann": (p3, ["--mode", "dann"]), "p3 target": (p3, ["--mode", "target"]),
+RUNS = {"p3 source": (p3, ["--mode", "source"]), "p3 dann": (p3, ["--mode", "dann"]),
+        "p3 target": (p3, ["--mode", "target"]),
         "p4 source": (p4, ["--mode", "source"]), "p4 uda": (p4, ["--threshold", "0.1"]),
         "p4 switches": (p4, ["--without", "align", "relative", "interpolation", "balance"])}
 every_run = pytest.mark.parametrize("train, options", RUNS.values(), ids=RUNS)
@@ -86,7 +87,8 @@ def test_target_labels_are_not_read(train, options, make_data, tmp_path, monkeyp
 def test_source_mode_needs_no_target(train, make_data, tmp_path, monkeypatch, tiny_run):
     data = make_data(tmp_path / "data")
     shutil.rmtree(os.path.join(data, "digits", "mnistm"))
-    run_main(train, monkeypatch, "--data-dir", data, *PAIR, "--mode", "source", *tiny_run, "--out-dir", tmp_path / "run")
+    run_main(train, monkeypatch, "--data-dir", data, *PAIR, "--mode", "source", *tiny_run,
+             "--out-dir", tmp_path / "run")
     assert (tmp_path / "run" / "model.pth").exists()
 
 
@@ -98,9 +100,10 @@ def test_source_mode_needs_no_target(train, make_data, tmp_path, monkeypatch, ti
     (["--out-dir", os.path.join(p3.__file__, "run")], "cannot make the folder"),
 ])
 @adapting_runs
-def test_bad_training_input(train, options, change, message, data_dir, tmp_path, python, tiny_run):
-    process = python(train.__file__, "--data-dir", data_dir, *PAIR, *options, "--out-dir", tmp_path / "run", *tiny_run, *change)
-    assert message in one_line_error(process)
+def test_bad_training_input(train, options, change, message, data_dir, tmp_path, monkeypatch, tiny_run):
+    with pytest.raises(SystemExit, match=message):
+        run_main(train, monkeypatch, "--data-dir", data_dir, *PAIR, *options, *tiny_run, "--out-dir", tmp_path / "run",
+                 *change)
     assert not (tmp_path / "run").exists()
 
 
@@ -108,7 +111,8 @@ def test_resume_of_another_configuration_or_a_damaged_checkpoint(data_dir, tmp_p
     arguments = ["--data-dir", data_dir, *PAIR, "--mode", "source", *tiny_run, "--out-dir", tmp_path]
     run_main(p3, monkeypatch, *arguments)
     before = (tmp_path / "checkpoint.pt").read_bytes()
-    assert "was made with lr = 0.003, not 0.1" in one_line_error(python(p3.__file__, *arguments, "--lr", "0.1", "--resume"))
+    process = python(p3.__file__, *arguments, "--lr", "0.1", "--resume")
+    assert "was made with lr = 0.003, not 0.1" in one_line_error(process)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     (tmp_path / "checkpoint.pt").write_bytes(before[:len(before) // 2])
     assert "is damaged" in one_line_error(python(p3.__file__, *arguments, "--resume"))
