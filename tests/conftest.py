@@ -85,9 +85,18 @@ def one_line_error(process):
     return lines[0]
 
 
-def run_main(train, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-    train.main()
+def run_main(module, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
+    module.main()
+
+
+def one_line_exit(main, capsys, *arguments):
+    """As one_line_error, of a main function in this process, which saves the import of torch."""
+    with pytest.raises(SystemExit) as error:
+        main(*arguments)
+    assert isinstance(error.value.code, str) and capsys.readouterr().err == ""  # Python prints it, with status 1
+    assert len(error.value.code.strip().splitlines()) == 1
+    return error.value.code
 
 
 def assert_resume_is_bit_for_bit(train, arguments, tmp_path, monkeypatch):

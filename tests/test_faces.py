@@ -4,13 +4,15 @@ import os
 
 from common.augment import flip_half
 from common.pictures import draw_latents, grid, to_pixels
+from p1_vae import inference as p1_inference
 from p1_vae import train as p1
+from p2_gan import inference as p2_inference
 from p2_gan import train as p2
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, run_main
+from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_exit, run_main
 from PIL import Image
 
 TINY = ["--width", "2", "--epochs", "2", "--batch-size", "8", "--device", "cpu"]
@@ -57,9 +59,9 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(train, options, data_dir
     (["--data-dir", "nowhere"], "nowhere"),
     (["--batch-size", "41"], "less than one batch"),
 ])
-def test_bad_training_input(train, change, message, data_dir, tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match=message):
-        run_main(train, monkeypatch, "--data-dir", data_dir, *TINY, "--out-dir", tmp_path / "run", *change)
+def test_bad_training_input(train, change, message, data_dir, tmp_path, monkeypatch, capsys):
+    assert message in one_line_exit(run_main, capsys, train, monkeypatch, "--data-dir", data_dir, *TINY,
+                                    "--out-dir", tmp_path / "run", *change)
     assert not (tmp_path / "run").exists()
 
 
@@ -88,9 +90,11 @@ def test_samples_begin_with_the_grids_faces(train, python, tmp_path):
     (["--output", "b.png", "--weights", "absent.pth"], "weights not found"),
     (["--output", "b.png", "--weights", DIGIT_NET], "not a model of problem"),
 ])
-def test_bad_inference_input(train, options, message, python, tmp_path):
+def test_bad_inference_input(train, options, message, monkeypatch, capsys, tmp_path):
     (tmp_path / "a file").write_text("kept")
-    assert message in one_line_error(python(inference_of(train), *options, cwd=tmp_path))
+    monkeypatch.chdir(tmp_path)
+    inference = {p1: p1_inference, p2: p2_inference}[train]
+    assert message in one_line_exit(run_main, capsys, inference, monkeypatch, *options)
     assert os.listdir(tmp_path) == ["a file"]
 
 

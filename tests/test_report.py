@@ -7,6 +7,7 @@ import re
 from common import plots
 from common.data import SCENARIOS
 from common.weights import listed_sum, sum_of
+from report import run_digits
 from report.figures import FIGURES
 
 import numpy as np
@@ -69,10 +70,10 @@ def test_table_ship_and_figures(table, folder, shipped, figure, data_dir, clone,
 
 
 @pytest.mark.parametrize("arguments", [["p4_ablation"], ["p4", "--seeds", "1"]])
-def test_ship_without_a_model_to_ship(arguments, data_dir, python, tmp_path):
-    process = python(os.path.join(ROOT, "report", "run_digits.py"), *arguments, "--data-dir", data_dir,
-                     "--runs-dir", tmp_path, "--ship")
-    assert process.returncode == 2 and "--ship needs table p3 or p4 with seed 0" in process.stderr
+def test_ship_without_a_model_to_ship(arguments, data_dir, monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit) as error:
+        run_main(run_digits, monkeypatch, *arguments, "--data-dir", data_dir, "--runs-dir", tmp_path, "--ship")
+    assert error.value.code == 2 and "--ship needs table p3 or p4 with seed 0" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
 
 

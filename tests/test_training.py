@@ -11,7 +11,7 @@ from p4_uda import train as p4
 
 import pytest
 import torch
-from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, run_main
+from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, one_line_exit, run_main
 
 PAIR = ["--source", "usps", "--target", "mnistm"]
 # a threshold so low that a net of two steps keeps some pseudo-labels
@@ -100,10 +100,9 @@ def test_source_mode_needs_no_target(train, make_data, tmp_path, monkeypatch, ti
     (["--out-dir", os.path.join(p3.__file__, "run")], "cannot make the folder"),
 ])
 @adapting_runs
-def test_bad_training_input(train, options, change, message, data_dir, tmp_path, monkeypatch, tiny_run):
-    with pytest.raises(SystemExit, match=message):
-        run_main(train, monkeypatch, "--data-dir", data_dir, *PAIR, *options, *tiny_run, "--out-dir", tmp_path / "run",
-                 *change)
+def test_bad_training_input(train, options, change, message, data_dir, tmp_path, monkeypatch, capsys, tiny_run):
+    assert message in one_line_exit(run_main, capsys, train, monkeypatch, "--data-dir", data_dir, *PAIR, *options,
+                                    *tiny_run, "--out-dir", tmp_path / "run", *change)
     assert not (tmp_path / "run").exists()
 
 

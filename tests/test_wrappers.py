@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common import predict
 from common.data import SCENARIOS
 from common.weights import listed_sum, sum_of
 
 import pytest
-from conftest import PATH, ROOT, bash, one_line_error
+from conftest import PATH, ROOT, bash, one_line_error, one_line_exit
 from PIL import Image
 
 BANNED = r"\b(rm|sudo|CUDA_VISIBLE_DEVICES|cp|mv|mkdir|cd|pip|pip3|curl|python|chmod|export|apt|apt-get|conda)\b"
@@ -291,10 +292,12 @@ BAD_FOLDERS = {
 
 
 @pytest.mark.parametrize("message", BAD_FOLDERS)
-def test_bad_image_folders(message, test_images, tmp_path):
+def test_bad_image_folders(message, test_images, tmp_path, monkeypatch, capsys):
+    """The command that ends the wrappers of problems 3 and 4."""
     BAD_FOLDERS[message](test_images)
-    process = bash(os.path.join(ROOT, "hw3_p3.sh"), test_images, "usps", tmp_path / "new" / "o.csv")
-    assert message in one_line_error(process)
+    arguments = f"--img-dir={test_images}", "--target=usps", f"--output={tmp_path / 'new' / 'o.csv'}"
+    monkeypatch.setattr("sys.argv", ["inference.py", *arguments])
+    assert message in one_line_exit(predict.main, capsys, "", os.path.join(ROOT, "p3_dann", "weights"))
     assert not (tmp_path / "new").exists()
 
 
