@@ -16,7 +16,7 @@ from collections import defaultdict
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.augment import augment_digits
-from common.data import SCENARIOS, load_labelled, load_unlabelled
+from common.data import SCENARIOS, even_chances, load_labelled, load_unlabelled
 from common.digit_net import DigitNet
 from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, entropy, learning_rate, pick_device
 from p3_dann.model import DomainDiscriminator, GradientReversal
@@ -62,6 +62,8 @@ def main():
 
     labelled = args.target if args.mode == "target" else args.source
     images, labels = (t.to(device) for t in load_labelled(args.data_dir, labelled, "train", args.limit))
+    # even in all modes: DANN aligns the classes' shares too, and the target's are unknown
+    chances = even_chances(labels)
     dann = args.mode == "dann"
     if dann:
         target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(device)
@@ -83,7 +85,7 @@ def main():
         started, totals = time.time(), defaultdict(float)
         marginal = torch.zeros(10, device=device)  # mean prediction for the target's images
         for step in range(epoch * args.steps, (epoch + 1) * args.steps):
-            picked = torch.randint(len(images), (count,), device=device)
+            picked = torch.multinomial(chances, count, replacement=True)
             x, y = images[picked], labels[picked]
             if dann:
                 x = torch.cat([x, target_images[torch.randint(len(target_images), (count,), device=device)]])

@@ -18,7 +18,7 @@ from collections import defaultdict
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.augment import strong_digits, weak_digits
-from common.data import CLASSES, SCENARIOS, load_labelled, load_unlabelled
+from common.data import CLASSES, SCENARIOS, even_chances, load_labelled, load_unlabelled
 from common.digit_net import DigitNet
 from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, entropy, learning_rate, pick_device
 from p4_uda.model import SWITCHES, PseudoLabels, interpolate, running_statistics_kept
@@ -52,11 +52,6 @@ def parse_args():
     args = parser.parse_args()
     args.out_dir = args.out_dir or os.path.join("runs", f"p4_{args.source}_{args.target}_{args.mode}_{args.seed}")
     return args
-
-
-def even_chances(labels):
-    """Weights [N] for torch.multinomial under which each class in labels [N] is drawn equally often."""
-    return 1 / labels.bincount()[labels]
 
 
 def target_weight(step, steps):

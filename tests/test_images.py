@@ -7,7 +7,7 @@ import sys
 import time
 import zlib
 
-from common.data import list_images, load_images, load_labelled, load_unlabelled, read_labels
+from common.data import even_chances, list_images, load_images, load_labelled, load_unlabelled, read_labels
 from common.files import write_csv
 
 import numpy as np
@@ -158,6 +158,12 @@ def test_loading_labelled_and_unlabelled(data_dir):
     assert images.shape == (13, 3, 28, 28) and labels.tolist() == [i % 10 for i in range(13)]
     assert torch.equal(load_unlabelled(data_dir, "usps", "train", limit=13), images)
     assert len(load_unlabelled(data_dir, "usps", "train")) == 40
+
+
+def test_classes_are_drawn_evenly():
+    labels = torch.tensor([0] * 6 + [1] * 3 + [7])
+    chances = even_chances(labels)
+    assert [chances[labels == c].sum().item() for c in (0, 1, 7)] == pytest.approx([1, 1, 1])
 
 
 def test_odd_image_names_survive_the_csv(tmp_path):
