@@ -149,12 +149,12 @@ def load_unlabelled(data_dir, domain, split, limit=None):
     return load_images(folder, list_images(folder)[:limit])
 
 
-def even_chances(labels):
-    """Weights [N] for torch.multinomial under which each class in labels [N] is drawn equally often."""
-    return 1 / labels.bincount()[labels]
-
-
 def load_faces(data_dir, split, limit=None):
     """Images uint8 [N, 3, 64, 64] of DATA_DIR/face/SPLIT in name order."""
     folder = os.path.join(data_dir, "face", split)
     return load_images(folder, list_images(folder)[:limit], size=64)
+
+
+def even_chances(labels):
+    """Weights [N] for torch.multinomial under which each class in labels [N] is drawn equally often."""
+    return 1 / labels.bincount()[labels]

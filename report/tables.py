@@ -142,18 +142,19 @@ def face_commands():
 def digit_commands():
     """Commands for problems 3 and 4."""
     source, dann, target = table_rows("p3")
+    augmented, uda = table_rows("p4")
     ablation, peers = read("p4_ablation.csv").set_index("mode")["accuracy"], read(PEERS_FILE)
-    svhn, uda_svhn = (runs[runs["target"] == "svhn"].set_index("mode") for runs in (read("p3.csv"), read("p4.csv")))
-    uda = uda_svhn["accuracy"]["uda"]
+    svhn = {table: read(f"{table}.csv").query("target == 'svhn'") for table in ("p3", "p4")}
+    svhn_uda = svhn["p4"].query("mode == 'uda'")["accuracy"]
     return {
         "dannTable": tabular(["", *PAIRS], [source, dann, target, *peer_rows(["source", "dann", "target"])]),
-        "udaTable": tabular(["", *PAIRS], [*table_rows("p4"), *peer_rows(["improved"])]),
+        "udaTable": tabular(["", *PAIRS], [augmented, uda, *peer_rows(["improved"])]),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
-        **gains("dannGain", dann, source),
+        **gains("dannGain", dann, source), **gains("udaGain", uda, augmented),
         "alignmentGain": rounded(ablation["full"] - ablation["no_align"], 1),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
-        "svhnTest": rounded(svhn["total"].iloc[0]), "udaSvhnTest": rounded(uda_svhn["total"].iloc[0]),
-        "udaLowest": rounded(uda.min(), 1), "udaHighest": rounded(uda.max(), 1)}
+        "svhnTest": rounded(svhn["p3"]["total"].iloc[0]), "udaSvhnTest": rounded(svhn["p4"]["total"].iloc[0]),
+        "udaLowest": rounded(svhn_uda.min(), 1), "udaHighest": rounded(svhn_uda.max(), 1)}
 
 
 def write_tables(path):
