@@ -89,7 +89,10 @@ def draw_confusion(axis, shares, lowest, highest):
 
 
 def embed(features, seed=0):
-    """t-SNE (van der Maaten & Hinton 2008): features [N, D] -> points [N, 2], the same ones for one seed."""
+    """t-SNE (van der Maaten & Hinton 2008): features [N, D] -> points [N, 2].
+
+    The same points for one seed, on one machine with one number of threads.
+    """
     needed(len(features), PERPLEXITY + 1, "points for a t-SNE")
     tsne = TSNE(init="pca", learning_rate="auto", perplexity=PERPLEXITY, random_state=seed)
     return tsne.fit_transform(np.asarray(features))
