@@ -2,6 +2,7 @@
 
     python3 p1_vae/inference.py --output fig1_4.png                          # 32 faces in a grid, .png or .jpg
     python3 p1_vae/inference.py --num-images 5000 --output-dir DIR           # one PNG each, 00000.png ...
+    python3 p1_vae/inference.py ... --without-flow                           # the noise itself is decoded
     python3 p1_vae/inference.py --reconstruct IMG_DIR --output-dir DIR       # same names, and DIR/mse.csv, on [0, 1]
 
 The grid is made on the CPU in float64 from latents of seed 0: the same pixels on every machine.
@@ -69,6 +70,7 @@ def main():
     action.add_argument("--num-images", type=at_least(1))
     action.add_argument("--reconstruct", metavar="IMG_DIR")
     parser.add_argument("--output-dir")
+    parser.add_argument("--without-flow", action="store_true", help="decode N(0, I) itself, which the codes are not")
     parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
@@ -79,10 +81,11 @@ def main():
         check_picture(args.output)
     device = pick_device(args.device)
     net, latent_dim = load_vae(args.weights, device)
+    generate = net.decoder if args.without_flow else net.sampler()
     if args.output is not None:
-        write_grid(args.output, net.decoder, latent_dim)
+        write_grid(args.output, generate, latent_dim)
     elif args.num_images:
-        write_samples(args.output_dir, net.decoder, latent_dim, args.num_images, device)
+        write_samples(args.output_dir, generate, latent_dim, args.num_images, device)
     else:
         reconstruct(net, args.reconstruct, args.output_dir, device)
 

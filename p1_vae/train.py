@@ -6,6 +6,7 @@
 
 loss = MSE + weight * KL. The MSE is averaged over pixels, channels and the batch, with images on [0, 1]. The KL is in
 nats, summed over the latent dimensions and averaged over the batch. A dimension is in use if its mean KL is above 0.05.
+The flow from noise to codes is trained beside the VAE, on the codes of each batch, by a loss of its own.
 Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights) into --out-dir.
 """
 import argparse
@@ -30,13 +31,13 @@ def parse_args():
     parser.add_argument("--epochs", type=at_least(1), default=30)
     parser.add_argument("--batch-size", type=at_least(2), default=64)
     parser.add_argument("--lr", type=at_least(0, float), default=1e-3)
-    parser.add_argument("--kl-weight", type=at_least(0, float), default=1e-5,
+    parser.add_argument("--kl-weight", type=at_least(0, float), default=3e-7,
                         help="of the KL in nats, beside the MSE on [0, 1]")
     parser.add_argument("--warm-up", type=at_least(0), default=1, metavar="EPOCHS",
                         help="over which the KL's weight ramps up from 0")
     parser.add_argument("--latent-dim", type=at_least(1), default=512)
     parser.add_argument("--model", choices=MODELS, default="residual")
-    parser.add_argument("--width", type=at_least(1), default=24, help="channels of the first layers")
+    parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out-dir", help="default: runs/p1_MODEL_KLWEIGHT_SEED")
@@ -65,7 +66,7 @@ def main():
     per_epoch = len(images) // args.batch_size
     steps = args.epochs * per_epoch
     for epoch in range(len(run.rows), args.epochs):
-        started, totals = time.time(), torch.zeros(2, device=device)
+        started, totals = time.time(), torch.zeros(3, device=device)
         kl_by_dimension = torch.zeros(args.latent_dim, device=device)
         order = torch.randperm(len(images), device=device)
         for i in range(per_epoch):
@@ -77,19 +78,24 @@ def main():
             kl = kl_divergence(mean, log_variance).mean(0)
             # from 0, so that the decoder learns to use the latent before the KL pulls the codes together
             kl_weight = args.kl_weight * min(1, step / max(1, args.warm_up * per_epoch))
-            loss = mse + kl_weight * kl.sum()
+            # four draws of each posterior, detached: the flow learns from the codes and does not shape them
+            codes = (mean + (0.5 * log_variance).exp() * torch.randn(4, *mean.shape, device=device)).detach()
+            with autocast(device):
+                flow_loss = net.flow.loss(codes.flatten(0, 1))
+            loss = mse + kl_weight * kl.sum() + flow_loss
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            for part in (net.encoder, net.decoder, net.flow):
+                torch.nn.utils.clip_grad_norm_(part.parameters(), 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, args.lr)
             optimizer.step()
             ema.update(net)
-            totals += torch.stack([mse, kl.sum()]).detach()
+            totals += torch.stack([mse, kl.sum(), flow_loss]).detach()
             kl_by_dimension += kl.detach() / per_epoch
-        mse, kl = (totals / per_epoch).tolist()
+        mse, kl, flow_loss = (totals / per_epoch).tolist()
         seconds = time.time() - started
-        run.end_epoch({"step": (epoch + 1) * per_epoch, "mse": mse, "kl": kl,
+        run.end_epoch({"step": (epoch + 1) * per_epoch, "mse": mse, "kl": kl, "flow_loss": flow_loss,
                        "dimensions_in_use": int((kl_by_dimension > 0.05).sum()),
                        "images_per_second": per_epoch * args.batch_size / seconds, "seconds": seconds})
 

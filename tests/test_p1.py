@@ -3,9 +3,10 @@ import csv
 import os
 import sys
 
+from common.pictures import write_grid
 from p1_vae import inference, train
-from p1_vae.model import MODELS, VAE, kl_divergence
-from report.fd_efflite import features, frechet
+from p1_vae.model import MODELS, VAE, Flow, kl_divergence
+from report.fd_efflite import features, frechet, precision_and_recall
 from report.runs import read_log
 
 import numpy as np
@@ -66,6 +67,40 @@ def test_the_warm_up_lets_the_kl_grow(data_dir, tmp_path, monkeypatch):
                  "--out-dir", tmp_path / epochs)
         kl[epochs] = float(read_log(tmp_path / epochs)[-1]["kl"])
     assert kl["0"] < kl["1000"]
+
+
+def test_the_flow_learns_where_the_codes_are():
+    torch.manual_seed(0)
+    flow, noise = Flow(2, width=32, blocks=1), torch.randn(2000, 2)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
+    centre, spread = torch.tensor([3.0, -1]), torch.tensor([0.2, 2])
+    for _ in range(300):
+        loss = flow.loss(centre + spread * torch.randn(256, 2))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        codes = flow(noise)
+    torch.testing.assert_close(codes.mean(0), centre, rtol=0, atol=0.25)
+    torch.testing.assert_close(codes.std(0), spread, rtol=0.25, atol=0.1)
+
+
+def test_the_flow_can_be_left_out(python, tmp_path):
+    for name, options in (("flow.png", []), ("noise.png", ["--without-flow"])):
+        process = python(INFERENCE, "--output", name, *options, cwd=tmp_path)
+        assert process.returncode == 0, process.stderr
+    net, latent_dim = inference.load_vae(inference.WEIGHTS, torch.device("cpu"))
+    for name, generate in (("flow.png", net.sampler()), ("noise.png", net.decoder)):
+        write_grid(tmp_path / "expected.png", generate, latent_dim)
+        assert (tmp_path / name).read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_precision_and_recall_by_hand():
+    real = torch.tensor([[0.0, 0], [1, 0], [10, 0], [12, 0]])  # with k = 1: balls of radius 1, 1, 2 and 2
+    generated = torch.tensor([[1.5, 0], [1.8, 0], [5, 0], [5.5, 0]])  # 0.3, 0.3, 0.5 and 0.5
+    assert precision_and_recall(real, generated, k=1) == (0.5, 0.0)
+    assert precision_and_recall(generated, real, k=1) == (0.0, 0.5)
+    assert precision_and_recall(real, real + 0.1, k=1) == (1, 1)
 
 
 def test_frechet_distance_equals_its_closed_form():
