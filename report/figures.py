@@ -85,16 +85,14 @@ def draw_sweep(data_dir, path):
     curves = {"fd_normal": "samples, N(0, I) decoded", "fd_efflite": "samples, through the flow",
               "fd_reconstructed": "reconstructions"}
     figure, axis = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
-    for _, group in runs.groupby("epochs"):
-        for (column, label), colour in zip(curves.items(), CLASS_COLOURS[1::2]):
-            short = group["epochs"].iloc[0] == runs["epochs"].min()
-            axis.plot(group["kl_weight"], group[column], "o-" if short else "o--", color=colour,
-                      label=label if short else None)
+    for (_, group), line in zip(runs.groupby("epochs"), ("o-", "o--")):  # the short runs come first
+        for column, colour in zip(curves, CLASS_COLOURS[1::2]):
+            axis.plot(group["kl_weight"], group[column], line, color=colour)
     axis.set(xlabel="$\\lambda_{KL}$", ylabel="FD-EffLite", xscale="log")
     axis.tick_params(axis="x", labelsize=9)  # the exponents are at 70 %
     axis.set_ylim(bottom=0)
     axis.grid()
-    figure.legend(loc="outside upper center", ncols=1)
+    figure.legend(axis.lines[:len(curves)], curves.values(), loc="outside upper center")
     save_figure(figure, path)
 
 
