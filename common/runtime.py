@@ -56,8 +56,6 @@ def pick_device(name):
         raise SystemExit(f"device {name!r} asked for, but there is no such GPU here: use --device cpu")
     if device.type == "cpu":
         keep_freed_memory()
-    else:
-        torch.backends.cudnn.benchmark = True  # the sizes of a run are fixed
     return device
 
 
