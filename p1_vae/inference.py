@@ -30,7 +30,7 @@ def load_vae(path, device):
     """The VAE of a weights file, in eval mode on `device`, and its number of latent dimensions."""
     state, config = load_weights(path)
     try:
-        net = VAE(config["model"], config["width"], config["latent_dim"])
+        net = VAE(config["width"], config["latent_dim"])
         net.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError):
         raise SystemExit(f"not a model of problem 1: {path}")

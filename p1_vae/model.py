@@ -3,9 +3,8 @@
 Its codes are no N(0, I), so a second stage maps noise to codes (Dai & Wipf 2019, "Diagnosing and Enhancing VAE
 Models", ICLR), here a flow.
 
-`residual`, the shipped one: residual blocks. The decoder convolves first and then enlarges bilinearly, which leaves no
-checkerboard pattern. Its last layer gives 2x2 pixels each (Shi et al. 2016), so that no convolution runs at 64x64.
-`plain`, for comparison: four convolutions of stride 2, and as many transposed ones.
+The decoder convolves first and then enlarges bilinearly, which leaves no checkerboard pattern. Its last layer gives
+2x2 pixels each (Shi et al. 2016), so that no convolution runs at 64x64.
 """
 import torch
 import torch.nn.functional as F
@@ -38,27 +37,6 @@ def up(inputs, outputs):
     """Features [N, inputs, H, H] -> [N, outputs, 2H, 2H]."""
     return nn.Sequential(ResidualBlock(inputs), nn.Conv2d(inputs, outputs, 3, padding=1),
                          nn.Upsample(scale_factor=2, mode="bilinear"))
-
-
-def residual(w):
-    """Encoder layers [N, 3, 64, 64] -> [N, 8w, 4, 4] and decoder layers the other way."""
-    return ([nn.Conv2d(3, w, 4, 2, 1), down(w, 2 * w), down(2 * w, 4 * w), down(4 * w, 8 * w),
-             nn.BatchNorm2d(8 * w), nn.ReLU(inplace=True)],
-            [up(8 * w, 4 * w), up(4 * w, 2 * w), up(2 * w, w), ResidualBlock(w), nn.BatchNorm2d(w),
-             nn.ReLU(inplace=True), nn.Conv2d(w, 12, 3, padding=1), nn.PixelShuffle(2)])
-
-
-def plain(w):
-    """The same shapes as `residual`."""
-    sizes = [w, 2 * w, 4 * w, 8 * w]
-    encoder, decoder = [nn.Conv2d(3, w, 4, 2, 1), nn.ReLU(inplace=True)], []
-    for a, b in zip(sizes, sizes[1:]):
-        encoder += [nn.Conv2d(a, b, 4, 2, 1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
-        decoder = [nn.BatchNorm2d(b), nn.ReLU(inplace=True), nn.ConvTranspose2d(b, a, 4, 2, 1), *decoder]
-    return encoder, [*decoder, nn.BatchNorm2d(w), nn.ReLU(inplace=True), nn.ConvTranspose2d(w, 3, 4, 2, 1)]
-
-
-MODELS = {"residual": residual, "plain": plain}
 
 
 class VelocityBlock(nn.Module):
@@ -110,13 +88,16 @@ class Flow(nn.Module):
 class VAE(nn.Module):
     """Images [N, 3, 64, 64] on [0, 1] -> means and log variances [N, latent_dim]; latents -> images on [0, 1]."""
 
-    def __init__(self, model="residual", width=32, latent_dim=512):
+    def __init__(self, width=32, latent_dim=512):
         super().__init__()
-        encoder, decoder = MODELS[model](width)
-        features = 8 * width * 16
-        self.encoder = nn.Sequential(*encoder, nn.Flatten(), nn.Linear(features, 2 * latent_dim))
-        self.decoder = nn.Sequential(nn.Linear(latent_dim, features), nn.Unflatten(1, (8 * width, 4, 4)),
-                                     *decoder, nn.Sigmoid())
+        w = width
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, w, 4, 2, 1), down(w, 2 * w), down(2 * w, 4 * w), down(4 * w, 8 * w),
+            nn.BatchNorm2d(8 * w), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * w * 16, 2 * latent_dim))
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim, 8 * w * 16), nn.Unflatten(1, (8 * w, 4, 4)),
+            up(8 * w, 4 * w), up(4 * w, 2 * w), up(2 * w, w), ResidualBlock(w),
+            nn.BatchNorm2d(w), nn.ReLU(inplace=True), nn.Conv2d(w, 12, 3, padding=1), nn.PixelShuffle(2), nn.Sigmoid())
         self.flow = Flow(latent_dim)
 
     def encode(self, x):

@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 from common.augment import flip_half
 from common.data import load_faces
 from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, learning_rate, pick_device
-from p1_vae.model import MODELS, VAE, kl_divergence
+from p1_vae.model import VAE, kl_divergence
 
 import torch
 import torch.nn.functional as F
@@ -36,14 +36,13 @@ def parse_args():
     parser.add_argument("--warm-up", type=at_least(0), default=1, metavar="EPOCHS",
                         help="over which the KL's weight ramps up from 0")
     parser.add_argument("--latent-dim", type=at_least(1), default=512)
-    parser.add_argument("--model", choices=MODELS, default="residual")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out-dir", help="default: runs/p1_MODEL_KLWEIGHT_SEED")
+    parser.add_argument("--out-dir", help="default: runs/p1_KLWEIGHT_SEED")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
-    args.out_dir = args.out_dir or os.path.join("runs", f"p1_{args.model}_{args.kl_weight:g}_{args.seed}")
+    args.out_dir = args.out_dir or os.path.join("runs", f"p1_{args.kl_weight:g}_{args.seed}")
     return args
 
 
@@ -56,7 +55,7 @@ def main():
     if len(images) < args.batch_size:
         raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
 
-    net = VAE(args.model, args.width, args.latent_dim).to(device, memory_format=torch.channels_last)
+    net = VAE(args.width, args.latent_dim).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-4, fused=True)
     ema = EMA(net, decay=0.999)
 

@@ -16,7 +16,7 @@ from collections import defaultdict
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.augment import augment_digits
-from common.data import SCENARIOS, even_chances, load_labelled, load_unlabelled
+from common.data import CLASSES, SCENARIOS, even_chances, load_labelled, load_unlabelled
 from common.digit_net import DigitNet
 from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, entropy, learning_rate, pick_device
 from p3_dann.model import DomainDiscriminator, GradientReversal
@@ -83,7 +83,7 @@ def main():
     steps = args.epochs * args.steps
     for epoch in range(len(run.rows), args.epochs):
         started, totals = time.time(), defaultdict(float)
-        marginal = torch.zeros(10, device=device)  # mean prediction for the target's images
+        marginal = torch.zeros(CLASSES, device=device)  # mean prediction for the target's images
         for step in range(epoch * args.steps, (epoch + 1) * args.steps):
             picked = torch.multinomial(chances, count, replacement=True)
             x, y = images[picked], labels[picked]
