@@ -1,13 +1,14 @@
-"""Train one row of problem 4: AdaMatch with pseudo-labels from the EMA weights, or source only with its augmentation.
+"""Train one row of problem 4: AdaMatch with pseudo-labels from the EMA weights, or a bound with its augmentation.
 
     python3 p4_uda/train.py --data-dir hw3_data --source usps --target mnistm --seed 0
     python3 p4_uda/train.py ... --mode source            # the lower bound with this problem's augmentation
+    python3 p4_uda/train.py ... --mode target            # and the upper one
     python3 p4_uda/train.py ... --without align          # leave a part of the method out, for the ablation
     python3 p4_uda/train.py ... --resume                 # continue after an interruption
     python3 p4_uda/train.py ... --epochs 1 --limit 512   # try it out, in seconds
 
 Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights) into --out-dir.
-The target's labels are not read; the last weights count, there is no selection.
+In `uda` mode the target's labels are not read; the last weights count, there is no selection.
 """
 import argparse
 import math
@@ -32,9 +33,9 @@ def parse_args():
     parser.add_argument("--data-dir", required=True, help="the folder that holds digits/")
     parser.add_argument("--source", required=True, choices=SCENARIOS)
     parser.add_argument("--target", required=True, choices=SCENARIOS)
-    parser.add_argument("--mode", default="uda", choices=["uda", "source"])
+    parser.add_argument("--mode", default="uda", choices=["uda", "source", "target"])
     parser.add_argument("--seed", type=at_least(0, most=LARGEST_SEED), default=0)
-    parser.add_argument("--epochs", type=at_least(1), default=16,
+    parser.add_argument("--epochs", type=at_least(1), default=24,
                         help="of --steps steps each, whatever the data set's size")
     parser.add_argument("--steps", type=at_least(1), default=500)
     parser.add_argument("--batch-size", type=at_least(2), default=32,
@@ -55,8 +56,8 @@ def parse_args():
 
 
 def target_weight(step, steps):
-    """From 0 to 1 over the first quarter of the run, along half a cosine (AdaMatch: over half of a longer run)."""
-    return 0.5 - 0.5 * math.cos(math.pi * min(1, 4 * step / steps))
+    """From 0 to 1 over the first half of the run, along half a cosine, as AdaMatch has it."""
+    return 0.5 - 0.5 * math.cos(math.pi * min(1, 2 * step / steps))
 
 
 def divergence(counts, q):
@@ -73,7 +74,8 @@ def main():
     device = pick_device(args.device)
     torch.manual_seed(args.seed)
 
-    images, labels = (t.to(device) for t in load_labelled(args.data_dir, args.source, "train", args.limit))
+    labelled = args.target if args.mode == "target" else args.source
+    images, labels = (t.to(device) for t in load_labelled(args.data_dir, labelled, "train", args.limit))
     # the domains differ in their shares of the classes: with even chances the net does not learn those of the source
     chances = torch.ones(len(labels), device=device) if "balance" in args.without else even_chances(labels)
     uda = args.mode == "uda"

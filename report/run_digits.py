@@ -1,7 +1,7 @@
 """Train and score every row of a table of problem 3 or 4.
 
     python3 report/run_digits.py p3 --data-dir hw3_data            # 27 runs into runs/; resumes where it stopped
-    python3 report/run_digits.py p4 --data-dir hw3_data            # 18 runs; prints problem 3's rows above its own
+    python3 report/run_digits.py p4 --data-dir hw3_data            # 27 runs; prints problem 3's rows above its own
     python3 report/run_digits.py p4_ablation --data-dir hw3_data --seeds 0
     python3 report/run_digits.py p3 --data-dir hw3_data --ship     # and ship seed 0's DANN models (p4: AdaMatch)
 
@@ -20,7 +20,7 @@ from common.files import write_csv
 from common.runtime import LARGEST_SEED, at_least, say
 from report.runs import RESULTS, ROOT, make_parser, read_log, run, ship, train, train_seconds
 
-SHORT = ["--epochs", "5"]  # a third of the length
+SHORT = ["--epochs", "5"]  # a fifth of the length
 PARTS = {"align": "distribution alignment", "relative": "relative threshold",
          "interpolation": "random logit interpolation", "balance": "class-balanced source"}
 ABLATION = {"full": ("the method", SHORT)}
@@ -31,7 +31,9 @@ ABLATION["fixmatch"] = "− all four (FixMatch)", [*SHORT, "--without", *PARTS]
 TABLES = {
     "p3": {"source": ("source only", ["--mode", "source"]), "dann": ("DANN", ["--mode", "dann"]),
            "target": ("target only", ["--mode", "target"])},
-    "p4": {"source": ("source only, problem 4's augmentation", ["--mode", "source"]), "uda": ("AdaMatch", [])},
+    "p4": {"source": ("source only, augmented as AdaMatch", ["--mode", "source"]),
+           "uda": ("AdaMatch", []),
+           "target": ("target only, augmented as AdaMatch", ["--mode", "target"])},
     "p4_ablation": ABLATION,
 }
 FOLDERS = {"p3": "p3_dann", "p4": "p4_uda", "p4_ablation": "p4_uda"}

@@ -52,8 +52,8 @@ def test_second_pass_leaves_running_statistics_alone():
     assert not torch.equal(net.state_dict()["layers.0.1.running_mean"], before["layers.0.1.running_mean"])
 
 
-def test_target_weight_rises_over_the_first_quarter():
-    assert [train.target_weight(step, 800) for step in (0, 100, 200, 800)] == pytest.approx([0, 0.5, 1, 1])
+def test_target_weight_rises_over_the_first_half():
+    assert [train.target_weight(step, 800) for step in (0, 200, 400, 800)] == pytest.approx([0, 0.5, 1, 1])
 
 
 def test_divergence_by_hand():

@@ -39,7 +39,7 @@ def test_class_colours_differ():
 def test_table_ship_and_figures(table, folder, shipped, figure, data_dir, clone, python, tiny_run, tmp_path,
                                 monkeypatch):
     repository, runs = clone(), tmp_path / "runs"
-    modes = {"p3": ("source", "dann", "target"), "p4": ("source", "uda")}[table]
+    modes = {"p3": ("source", "dann", "target"), "p4": ("source", "uda", "target")}[table]
     for target, source in SCENARIOS.items():
         for mode in modes:
             out_dir = runs / f"{table}_{source}_{target}_{mode}_0"

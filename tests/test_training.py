@@ -18,6 +18,7 @@ PAIR = ["--source", "usps", "--target", "mnistm"]
 RUNS = {"p3 source": (p3, ["--mode", "source"]), "p3 dann": (p3, ["--mode", "dann"]),
         "p3 target": (p3, ["--mode", "target"]),
         "p4 source": (p4, ["--mode", "source"]), "p4 uda": (p4, ["--threshold", "0.1"]),
+        "p4 target": (p4, ["--mode", "target"]),
         "p4 switches": (p4, ["--without", "align", "relative", "interpolation", "balance"])}
 every_run = pytest.mark.parametrize("train, options", RUNS.values(), ids=RUNS)
 adapting_runs = pytest.mark.parametrize("train, options", [RUNS["p3 dann"], RUNS["p4 uda"]], ids=["p3", "p4"])
