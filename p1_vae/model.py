@@ -113,10 +113,14 @@ class VAE(nn.Module):
         return nn.Sequential(self.flow, self.decoder)
 
     def forward(self, x):
-        """Reconstructions from one draw z = mean + sigma * noise of each posterior, the means and the log variances."""
+        """Reconstructions from one draw of each posterior, the means and the log variances."""
         mean, log_variance = self.encode(x)
-        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        return self.decode(z), mean, log_variance
+        return self.decode(draw(mean, log_variance)), mean, log_variance
+
+
+def draw(mean, log_variance, *count):
+    """mean + sigma * noise, `count` draws of each posterior, [*count, N, latent_dim]."""
+    return mean + (0.5 * log_variance).exp() * torch.randn(*count, *mean.shape, dtype=mean.dtype, device=mean.device)
 
 
 def kl_divergence(mean, log_variance):

@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 from common.augment import flip_half
 from common.data import load_faces
 from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, learning_rate, pick_device
-from p1_vae.model import VAE, kl_divergence
+from p1_vae.model import VAE, draw, kl_divergence
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +78,7 @@ def main():
             # from 0, so that the decoder learns to use the latent before the KL pulls the codes together
             kl_weight = args.kl_weight * min(1, step / max(1, args.warm_up * per_epoch))
             # four draws of each posterior, detached: the flow learns from the codes and does not shape them
-            codes = (mean + (0.5 * log_variance).exp() * torch.randn(4, *mean.shape, device=device)).detach()
+            codes = draw(mean, log_variance, 4).detach()
             with autocast(device):
                 flow_loss = net.flow.loss(codes.flatten(0, 1))
             loss = mse + kl_weight * kl.sum() + flow_loss

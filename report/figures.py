@@ -80,8 +80,7 @@ def draw_gan_curves(data_dir, path):
 
 def draw_sweep(data_dir, path):
     """FD-EffLite by lambda: of reconstructions, and of samples with and without the flow; dashed: the long runs."""
-    runs = pandas.DataFrame(vae_runs())
-    runs = runs[runs["name"].isin(["residual network", "shipped model"])].sort_values("kl_weight")
+    runs = pandas.DataFrame(vae_runs()).dropna(subset="kl_weight").sort_values("kl_weight")
     curves = {"fd_normal": "samples, N(0, I) decoded", "fd_efflite": "samples, through the flow",
               "fd_reconstructed": "reconstructions"}
     figure, axis = plt.subplots(figsize=(3.4, 2.8), layout="constrained")

@@ -68,7 +68,7 @@ def vae_runs():
         words = shlex.split(row["command"]) if isinstance(row["command"], str) else []
         options = dict(zip(words[2::2], words[3::2]))
         settings = {key: int(options.get(f"--{key}", config[key])) if words else None for key in ("epochs", "width")}
-        yield {**row, **settings, "name": VAES.get(row["row"], "residual network")}
+        yield {**row, **settings, "name": VAES.get(row["row"], "VAE")}
 
 
 def vae_rows():
