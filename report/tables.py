@@ -166,6 +166,7 @@ def digit_commands():
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
         **gains("dannGain", dann, source), **gains("udaGain", uda, augmented), **gains("udaGap", uda, bound),
         "alignmentGain": rounded(ablation["full"] - ablation["no_align"], 1),
+        "thresholdGain": rounded(ablation["full"] - ablation["no_relative"], 1),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
         "svhnTest": rounded(svhn["total"].iloc[0]),
         "udaLowest": rounded(svhn["accuracy"].min(), 1), "udaHighest": rounded(svhn["accuracy"].max(), 1)}
