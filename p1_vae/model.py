@@ -40,41 +40,64 @@ def up(inputs, outputs):
 
 
 class VelocityBlock(nn.Module):
-    """x + two linear layers of its layer norm; the time shifts the features between them."""
+    """x + two linear layers of its layer norm; the time scales and shifts (Peebles & Xie 2023, "DiT", adaLN)."""
 
     def __init__(self, width, frequencies):
         super().__init__()
-        self.norm, self.hidden, self.out = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
-        self.time = nn.Linear(2 * frequencies, width, bias=False)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.hidden, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.time = nn.Linear(2 * frequencies, 3 * width)
+        nn.init.zeros_(self.time.weight)
+        nn.init.zeros_(self.time.bias)
 
     def forward(self, x, waves):
-        return x + self.out(F.silu(self.hidden(self.norm(x)) + self.time(waves)))
+        scale, shift, gate = self.time(waves).chunk(3, 1)
+        y = self.norm(x) * (1 + scale) + shift
+        return x + (1 + gate) * self.out(F.silu(self.hidden(y)))
 
 
 class Flow(nn.Module):
     """Noise u ~ N(0, I) [N, dim] -> codes z [N, dim], along dz / dt = velocity(z, t) from t = 0 to 1.
 
-    Lipman et al. 2023, "Flow Matching for Generative Modeling", ICLR.
+    Lipman et al. 2023, "Flow Matching for Generative Modeling", ICLR. The velocity is the exact one for Gaussian codes,
+    plus what a network adds to it, in the axes of that Gaussian.
     """
 
-    def __init__(self, dim, width=512, blocks=4, frequencies=8):
+    def __init__(self, dim, width, blocks=4, frequencies=8):
         super().__init__()
         self.start, self.end = nn.Linear(dim, width), nn.Linear(width, dim)
         self.blocks = nn.ModuleList([VelocityBlock(width, frequencies) for _ in range(blocks)])
+        nn.init.zeros_(self.end.weight)
+        nn.init.zeros_(self.end.bias)
         self.register_buffer("frequencies", torch.pi * torch.arange(1, frequencies + 1), persistent=False)
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("axes", torch.eye(dim))
+        self.register_buffer("variance", torch.ones(dim))  # along each axis
+
+    def fit_gaussian(self, mean, log_variance):
+        """Set the Gaussian to that of the draws of posteriors, means and log variances [N, dim] each."""
+        variance, axes = torch.linalg.eigh(mean.T.cov() + log_variance.exp().mean(0).diag())
+        for buffer, value in ((self.mean, mean.mean(0)), (self.axes, axes), (self.variance, variance)):
+            buffer.copy_(value)
 
     def velocity(self, z, t):
         """[N, dim] at the points z [N, dim] and times t [N, 1]."""
+        y = (z - t * self.mean) @ self.axes
+        variance = (1 - t) ** 2 + t ** 2 * self.variance  # of y
         phase = t * self.frequencies
-        waves, x = torch.cat([phase.cos(), phase.sin()], 1), self.start(z)
+        waves, x = torch.cat([phase.cos(), phase.sin()], 1), self.start(y / variance.sqrt())
         for block in self.blocks:
             x = block(x, waves)
-        return self.end(x)
+        gaussian = (t * self.variance - (1 - t)) / variance * y  # E[code - noise | y], both about their means
+        return (gaussian + self.end(x)) @ self.axes.T + self.mean
 
     def loss(self, codes):
-        """The velocity's mean squared error on straight lines from noise to codes [N, dim] (eq. 23, sigma_min = 0)."""
-        noise, t = torch.randn_like(codes), torch.rand_like(codes[:, :1])
-        return F.mse_loss(self.velocity(torch.lerp(noise, codes, t), t).float(), codes - noise)
+        """The velocity's mean squared error on straight lines from noise to codes [N, dim] (eq. 23, sigma_min = 0).
+
+        Times are drawn around the middle (Esser et al. 2024, "Scaling Rectified Flow Transformers", logit-normal).
+        """
+        noise, t = torch.randn_like(codes), torch.randn_like(codes[:, :1]).sigmoid()
+        return F.mse_loss(self.velocity(torch.lerp(noise, codes, t), t), codes - noise)
 
     def forward(self, u, steps=32):
         """By Heun's method."""
@@ -98,7 +121,7 @@ class VAE(nn.Module):
             nn.Linear(latent_dim, 8 * w * 16), nn.Unflatten(1, (8 * w, 4, 4)),
             up(8 * w, 4 * w), up(4 * w, 2 * w), up(2 * w, w), ResidualBlock(w),
             nn.BatchNorm2d(w), nn.ReLU(inplace=True), nn.Conv2d(w, 12, 3, padding=1), nn.PixelShuffle(2), nn.Sigmoid())
-        self.flow = Flow(latent_dim)
+        self.flow = Flow(latent_dim, 32 * width)
 
     def encode(self, x):
         """The posterior's mean and log variance, [N, latent_dim] each, in float32 or more."""

@@ -6,8 +6,9 @@
 
 loss = MSE + weight * KL. The MSE is averaged over pixels, channels and the batch, with images on [0, 1]. The KL is in
 nats, summed over the latent dimensions and averaged over the batch. A dimension is in use if its mean KL is above 0.05.
-The flow from noise to codes is trained beside the VAE, on the codes of each batch, by a loss of its own.
-Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights) into --out-dir.
+Then the second stage: a flow from noise to the codes of all faces and of their mirror images.
+Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights of both) into --out-dir; the
+second stage has its log and its checkpoint in the folder flow/ there.
 """
 import argparse
 import os
@@ -17,11 +18,13 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 from common.augment import flip_half
 from common.data import load_faces
-from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, learning_rate, pick_device
+from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, learning_rate, pick_device, say
 from p1_vae.model import VAE, draw, kl_divergence
 
 import torch
 import torch.nn.functional as F
+
+FLOW_BATCH = 256  # codes
 
 
 def parse_args():
@@ -35,6 +38,7 @@ def parse_args():
                         help="of the KL in nats, beside the MSE on [0, 1]")
     parser.add_argument("--warm-up", type=at_least(0), default=1, metavar="EPOCHS",
                         help="over which the KL's weight ramps up from 0")
+    parser.add_argument("--flow-epochs", type=at_least(1), default=50, help="of the second stage")
     parser.add_argument("--latent-dim", type=at_least(1), default=512)
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images")
@@ -44,6 +48,50 @@ def parse_args():
     args = parser.parse_args()
     args.out_dir = args.out_dir or os.path.join("runs", f"p1_{args.kl_weight:g}_{args.seed}")
     return args
+
+
+@torch.no_grad()
+def encode_all(net, images):
+    """The posteriors of uint8 images [N, 3, 64, 64] and of their mirror images: means and log variances [2N, dim]."""
+    with autocast(images.device):
+        parts = [net.encode(torch.cat([part, part.flip(3)]).float() / 255) for part in images.split(250)]
+    return map(torch.cat, zip(*parts))
+
+
+def train_flow(args, config, vae, images, device):
+    """The EMA state of a flow to the codes of `vae`; resumes where its folder has a checkpoint."""
+    say("second stage: encoding all faces")
+    mean, log_variance = encode_all(vae, images)
+    flow = vae.flow.train().requires_grad_()
+    flow.fit_gaussian(mean, log_variance)
+    optimizer = torch.optim.AdamW(flow.parameters(), weight_decay=1e-4, fused=True)
+    ema = EMA(flow, decay=0.999)
+
+    out_dir = os.path.join(args.out_dir, "flow")
+    run = Run(out_dir, {**config, "epochs": args.flow_epochs}, os.path.exists(os.path.join(out_dir, "checkpoint.pt")),
+              {"flow": flow, "optimizer": optimizer, "ema": ema})
+
+    count = min(FLOW_BATCH, len(mean))
+    per_epoch = len(mean) // count
+    steps = args.flow_epochs * per_epoch
+    for epoch in range(len(run.rows), args.flow_epochs):
+        started, total = time.time(), torch.zeros((), device=device)
+        order = torch.randperm(len(mean), device=device)
+        for i in range(per_epoch):
+            batch = order[i * count:(i + 1) * count]
+            loss = flow.loss(draw(mean[batch], log_variance[batch]))
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(epoch * per_epoch + i, steps, args.lr)
+            optimizer.step()
+            ema.update(flow)
+            total += loss.detach()
+        seconds = time.time() - started
+        run.end_epoch({"step": (epoch + 1) * per_epoch, "flow_loss": total.item() / per_epoch,
+                       "codes_per_second": per_epoch * count / seconds, "seconds": seconds})
+    return ema.state
 
 
 def main():
@@ -56,6 +104,7 @@ def main():
         raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
 
     net = VAE(args.width, args.latent_dim).to(device, memory_format=torch.channels_last)
+    net.flow.requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-4, fused=True)
     ema = EMA(net, decay=0.999)
 
@@ -65,7 +114,7 @@ def main():
     per_epoch = len(images) // args.batch_size
     steps = args.epochs * per_epoch
     for epoch in range(len(run.rows), args.epochs):
-        started, totals = time.time(), torch.zeros(3, device=device)
+        started, totals = time.time(), torch.zeros(2, device=device)
         kl_by_dimension = torch.zeros(args.latent_dim, device=device)
         order = torch.randperm(len(images), device=device)
         for i in range(per_epoch):
@@ -77,27 +126,24 @@ def main():
             kl = kl_divergence(mean, log_variance).mean(0)
             # from 0, so that the decoder learns to use the latent before the KL pulls the codes together
             kl_weight = args.kl_weight * min(1, step / max(1, args.warm_up * per_epoch))
-            # four draws of each posterior, detached: the flow learns from the codes and does not shape them
-            codes = draw(mean, log_variance, 4).detach()
-            with autocast(device):
-                flow_loss = net.flow.loss(codes.flatten(0, 1))
-            loss = mse + kl_weight * kl.sum() + flow_loss
+            loss = mse + kl_weight * kl.sum()
             optimizer.zero_grad()
             loss.backward()
-            for part in (net.encoder, net.decoder, net.flow):
+            for part in (net.encoder, net.decoder):
                 torch.nn.utils.clip_grad_norm_(part.parameters(), 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, steps, args.lr)
             optimizer.step()
             ema.update(net)
-            totals += torch.stack([mse, kl.sum(), flow_loss]).detach()
+            totals += torch.stack([mse, kl.sum()]).detach()
             kl_by_dimension += kl.detach() / per_epoch
-        mse, kl, flow_loss = (totals / per_epoch).tolist()
+        mse, kl = (totals / per_epoch).tolist()
         seconds = time.time() - started
-        run.end_epoch({"step": (epoch + 1) * per_epoch, "mse": mse, "kl": kl, "flow_loss": flow_loss,
+        run.end_epoch({"step": (epoch + 1) * per_epoch, "mse": mse, "kl": kl,
                        "dimensions_in_use": int((kl_by_dimension > 0.05).sum()),
                        "images_per_second": per_epoch * args.batch_size / seconds, "seconds": seconds})
 
+    ema.model.flow.load_state_dict(train_flow(args, config, ema.model, images, device))
     run.save_model(ema.state)
 
 

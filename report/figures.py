@@ -79,12 +79,12 @@ def draw_gan_curves(data_dir, path):
 
 
 def draw_sweep(data_dir, path):
-    """FD-EffLite by lambda: of reconstructions, and of samples with and without the flow; dashed: the long runs."""
+    """FD-EffLite by lambda: of reconstructions, and of samples with and without the flow; points: the shipped model."""
     runs = pandas.DataFrame(vae_runs()).dropna(subset="kl_weight").sort_values("kl_weight")
     curves = {"fd_normal": "samples, N(0, I) decoded", "fd_efflite": "samples, through the flow",
               "fd_reconstructed": "reconstructions"}
     figure, axis = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
-    for (_, group), line in zip(runs.groupby("epochs"), ("o-", "o--")):  # the short runs come first
+    for (_, group), line in zip(runs.groupby("epochs"), ("o-", "D")):  # the short runs come first
         for column, colour in zip(curves, CLASS_COLOURS[1::2]):
             axis.plot(group["kl_weight"], group[column], line, color=colour)
     axis.set(xlabel="$\\lambda_{KL}$", ylabel="FD-EffLite", xscale="log")

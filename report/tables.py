@@ -21,7 +21,7 @@ GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "shipped": "shipped 
 FACES = {("p1", "real faces"): "other real faces", ("p1", "shipped"): "VAE", ("p2", "dcgan"): "DCGAN",
          ("p2", "shipped"): "GAN"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
-SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim")),
+SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
             "gan": ("p2_gan/weights/gan.pth", ("epochs", "batch_size", "lr", "lr_discriminator_end", "r1", "r1_end")),
             "dann": ("p3_dann/weights/usps_mnistm.pth", ("epochs", "steps", "batch_size", "lr", "reversal")),
             "uda": ("p4_uda/weights/usps_mnistm.pth", ("epochs", "steps", "batch_size", "lr", "threshold"))}
@@ -146,6 +146,7 @@ def face_commands():
         "vaeBestNormal": power(sweep["kl_weight"][sweep["fd_normal"].idxmin()]),
         "vaeStepsPerEpoch": rounded(vae_log["step"][0]), "ganStepsPerEpoch": rounded(gan_log["step"][0]),
         "vaeMinutes": minutes(vaes["train_seconds"]["shipped"]),
+        "vaeFlowMinutes": minutes(vaes["flow_seconds"]["shipped"]),
         "ganMinutes": minutes(gans["train_seconds"]["shipped"]),
         "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]), "vaeNormal": rounded(vaes["fd_normal"]["shipped"]),
         "vaeReconstructed": rounded(vaes["fd_reconstructed"]["shipped"]),

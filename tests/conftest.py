@@ -99,16 +99,19 @@ def one_line_exit(main, capsys, *arguments):
     return error.value.code
 
 
-def assert_resume_is_bit_for_bit(train, arguments, tmp_path, monkeypatch):
-    """A run that is interrupted after an epoch and resumed has the weights, optimizer and log of one that is not."""
+def assert_resume_is_bit_for_bit(train, arguments, tmp_path, monkeypatch, after=1):
+    """A run that is interrupted after some epochs and resumed has the weights, optimizer and log of one that is not."""
     run_main(train, monkeypatch, *arguments, "--out-dir", tmp_path / "whole")
 
-    end_epoch = train.Run.end_epoch
+    end_epoch, ended = train.Run.end_epoch, []
     with monkeypatch.context() as patch:
         def end_and_interrupt(self, row):
             end_epoch(self, row)
-            os.close(self.folder)  # as the end of the process does
-            raise KeyboardInterrupt
+            ended.append(self)
+            if len(ended) == after:
+                for run in set(ended):
+                    os.close(run.folder)  # as the end of the process does
+                raise KeyboardInterrupt
         patch.setattr(train.Run, "end_epoch", end_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
             run_main(train, patch, *arguments, "--out-dir", tmp_path / "halves")
@@ -121,6 +124,7 @@ def assert_resume_is_bit_for_bit(train, arguments, tmp_path, monkeypatch):
     untimed = [[{k: v for k, v in row.items() if "second" not in k} for row in saved["rows"]]
                for saved in (whole, halves)]
     assert untimed[0] == untimed[1]
+    assert (tmp_path / "whole" / "model.pth").read_bytes() == (tmp_path / "halves" / "model.pth").read_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,13 @@ from report.runs import read_log
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, one_line_error, run_main
+from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, run_main
 from PIL import Image
 
 INFERENCE = os.path.join(ROOT, "p1_vae", "inference.py")
 FACES = os.path.join(ROOT, "report", "figures")  # a folder of images
-TINY = ["--width", "2", "--latent-dim", "8", "--epochs", "2", "--batch-size", "8", "--device", "cpu"]
+TINY = ["--width", "2", "--latent-dim", "8", "--epochs", "2", "--flow-epochs", "2", "--batch-size", "8",
+        "--device", "cpu"]
 
 
 def test_kl_equals_torch_distributions():
@@ -81,6 +82,22 @@ def test_the_flow_learns_where_the_codes_are():
         codes = flow(noise)
     torch.testing.assert_close(codes.mean(0), centre, rtol=0, atol=0.25)
     torch.testing.assert_close(codes.std(0), spread, rtol=0.25, atol=0.1)
+
+
+def test_the_flow_starts_as_the_gaussian_of_the_codes():
+    torch.manual_seed(0)
+    mean = torch.randn(500, 3) @ torch.tensor([[2.0, 1, 0], [0, 0.5, 0], [0, 0, 0.1]]) + torch.tensor([1.0, 0, -5])
+    log_variance = torch.full((500, 3), 0.04).log()
+    flow = Flow(3, width=8)
+    flow.fit_gaussian(mean, log_variance)
+    with torch.no_grad():
+        codes = flow(torch.randn(20000, 3))
+    torch.testing.assert_close(codes.mean(0), mean.mean(0), rtol=0, atol=0.05)
+    torch.testing.assert_close(codes.T.cov(), mean.T.cov() + 0.04 * torch.eye(3), rtol=0.05, atol=0.02)
+
+
+def test_an_interrupted_second_stage_resumes_bit_for_bit(data_dir, tmp_path, monkeypatch):
+    assert_resume_is_bit_for_bit(train, ["--data-dir", data_dir, *TINY], tmp_path, monkeypatch, after=3)
 
 
 def test_the_flow_can_be_left_out(python, tmp_path):

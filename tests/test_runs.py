@@ -23,7 +23,8 @@ import torch
 from conftest import one_line_error, run_main, wait_for
 
 DIGITS = ["--source", "usps", "--target", "mnistm", "--steps", "3"]
-TRAININGS = {"p1": (p1, []), "p2": (p2, []), "p3": (p3, [*DIGITS, "--mode", "dann"]), "p4": (p4, DIGITS)}
+TRAININGS = {"p1": (p1, ["--flow-epochs", "2"]), "p2": (p2, []),
+             "p3": (p3, [*DIGITS, "--mode", "dann"]), "p4": (p4, DIGITS)}
 every_training = pytest.mark.parametrize("train, options", TRAININGS.values(), ids=TRAININGS)
 
 
