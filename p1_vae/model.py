@@ -141,9 +141,9 @@ class VAE(nn.Module):
         return self.decode(draw(mean, log_variance)), mean, log_variance
 
 
-def draw(mean, log_variance, *count):
-    """mean + sigma * noise, `count` draws of each posterior, [*count, N, latent_dim]."""
-    return mean + (0.5 * log_variance).exp() * torch.randn(*count, *mean.shape, dtype=mean.dtype, device=mean.device)
+def draw(mean, log_variance):
+    """One draw of each posterior, mean + sigma * noise, [N, latent_dim]."""
+    return mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
 
 
 def kl_divergence(mean, log_variance):

@@ -58,11 +58,10 @@ def encode_all(net, images):
     return map(torch.cat, zip(*parts))
 
 
-def train_flow(args, config, vae, images, device):
-    """The EMA state of a flow to the codes of `vae`; resumes where its folder has a checkpoint."""
+def train_flow(args, config, vae, flow, images, device):
+    """Train `flow` to the codes of `vae` and return its average; resumes where its folder has a checkpoint."""
     say("second stage: encoding all faces")
     mean, log_variance = encode_all(vae, images)
-    flow = vae.flow.train().requires_grad_()
     flow.fit_gaussian(mean, log_variance)
     optimizer = torch.optim.AdamW(flow.parameters(), weight_decay=1e-4, fused=True)
     ema = EMA(flow, decay=0.999)
@@ -91,7 +90,7 @@ def train_flow(args, config, vae, images, device):
         seconds = time.time() - started
         run.end_epoch({"step": (epoch + 1) * per_epoch, "flow_loss": total.item() / per_epoch,
                        "codes_per_second": per_epoch * count / seconds, "seconds": seconds})
-    return ema.state
+    return ema.model
 
 
 def main():
@@ -104,7 +103,7 @@ def main():
         raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
 
     net = VAE(args.width, args.latent_dim).to(device, memory_format=torch.channels_last)
-    net.flow.requires_grad_(False)
+    flow, net.flow = net.flow, None  # the second stage has its own optimizer, average and checkpoint
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-4, fused=True)
     ema = EMA(net, decay=0.999)
 
@@ -143,8 +142,8 @@ def main():
                        "dimensions_in_use": int((kl_by_dimension > 0.05).sum()),
                        "images_per_second": per_epoch * args.batch_size / seconds, "seconds": seconds})
 
-    ema.model.flow.load_state_dict(train_flow(args, config, ema.model, images, device))
-    run.save_model(ema.state)
+    ema.model.flow = train_flow(args, config, ema.model, flow, images, device)
+    run.save_model(ema.model.state_dict())
 
 
 if __name__ == "__main__":
