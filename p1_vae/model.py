@@ -60,7 +60,7 @@ class Flow(nn.Module):
     """Noise u ~ N(0, I) [N, dim] -> codes z [N, dim], along dz / dt = velocity(z, t) from t = 0 to 1.
 
     Lipman et al. 2023, "Flow Matching for Generative Modeling", ICLR. The velocity is the exact one for Gaussian codes,
-    plus what a network adds to it, in the axes of that Gaussian.
+    plus what a network adds to it, in the axes of that Gaussian. For samples the network's part is enlarged.
     """
 
     def __init__(self, dim, width, blocks=4, frequencies=8):
@@ -80,8 +80,8 @@ class Flow(nn.Module):
         for buffer, value in ((self.mean, mean.mean(0)), (self.axes, axes), (self.variance, variance)):
             buffer.copy_(value)
 
-    def velocity(self, z, t):
-        """[N, dim] at the points z [N, dim] and times t [N, 1]."""
+    def velocity(self, z, t, guidance=1.0):
+        """[N, dim] at the points z [N, dim] and times t [N, 1]; guidance multiplies what the network adds."""
         y = (z - t * self.mean) @ self.axes
         variance = (1 - t) ** 2 + t ** 2 * self.variance  # of y
         phase = t * self.frequencies
@@ -89,7 +89,7 @@ class Flow(nn.Module):
         for block in self.blocks:
             x = block(x, waves)
         gaussian = (t * self.variance - (1 - t)) / variance * y  # E[code - noise | y], both about their means
-        return (gaussian + self.end(x)) @ self.axes.T + self.mean
+        return (gaussian + guidance * self.end(x)) @ self.axes.T + self.mean
 
     def loss(self, codes):
         """The velocity's mean squared error on straight lines from noise to codes [N, dim] (eq. 23, sigma_min = 0).
@@ -99,12 +99,16 @@ class Flow(nn.Module):
         noise, t = torch.randn_like(codes), torch.randn_like(codes[:, :1]).sigmoid()
         return F.mse_loss(self.velocity(torch.lerp(noise, codes, t), t), codes - noise)
 
-    def forward(self, u, steps=32):
-        """By Heun's method."""
+    def forward(self, u, steps=32, guidance=1.5):
+        """By Heun's method.
+
+        Guidance above 1 leads away from what the Gaussian alone would draw, towards the likelier codes (Karras et al.
+        2024, "Guiding a Diffusion Model with a Bad Version of Itself", NeurIPS).
+        """
         for step in range(steps):
             t = torch.full_like(u[:, :1], step / steps)
-            first = self.velocity(u, t)
-            u = u + (first + self.velocity(u + first / steps, t + 1 / steps)) / (2 * steps)
+            first = self.velocity(u, t, guidance)
+            u = u + (first + self.velocity(u + first / steps, t + 1 / steps, guidance)) / (2 * steps)
         return u
 
 

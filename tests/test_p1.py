@@ -68,20 +68,32 @@ def test_the_warm_up_lets_the_kl_grow(data_dir, tmp_path, monkeypatch):
     assert kl["0"] < kl["1000"]
 
 
-def test_the_flow_learns_where_the_codes_are():
+def learnt_flow(draw_codes):
+    """A small flow trained on what `draw_codes(count)` gives, [count, 2]."""
     torch.manual_seed(0)
-    flow, noise = Flow(2, width=32, blocks=1), torch.randn(2000, 2)
+    flow = Flow(2, width=32, blocks=1)
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
-    centre, spread = torch.tensor([3.0, -1]), torch.tensor([0.2, 2])
     for _ in range(300):
-        loss = flow.loss(centre + spread * torch.randn(256, 2))
+        loss = flow.loss(draw_codes(256))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with torch.no_grad():
-        codes = flow(noise)
+    return flow.requires_grad_(False)
+
+
+def test_the_flow_learns_where_the_codes_are():
+    centre, spread = torch.tensor([3.0, -1]), torch.tensor([0.2, 2])
+    codes = learnt_flow(lambda count: centre + spread * torch.randn(count, 2))(torch.randn(2000, 2), guidance=1)
     torch.testing.assert_close(codes.mean(0), centre, rtol=0, atol=0.25)
     torch.testing.assert_close(codes.std(0), spread, rtol=0.25, atol=0.1)
+
+
+def test_guidance_leads_away_from_where_only_the_gaussian_has_codes():
+    def two_clusters(count):
+        return 4 * torch.randint(2, (count, 1)) - 2 + 0.8 * torch.randn(count, 2)
+    flow, noise = learnt_flow(two_clusters), torch.randn(2000, 2)
+    between = [(flow(noise, guidance=guidance).mean(1).abs() < 1).float().mean() for guidance in (0, 1, 1.5)]
+    assert between[0] > between[1] > 2 * between[2]
 
 
 def test_the_flow_starts_as_the_gaussian_of_the_codes():
