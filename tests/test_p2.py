@@ -23,6 +23,14 @@ def test_shapes_and_ranges(model):
     assert discriminator(2 * x - 1).shape == (3,)
 
 
+def test_faces_are_drawn_from_wider_latents(monkeypatch):
+    torch.manual_seed(0)
+    generator, z = MODELS["residual"][0](4).eval(), torch.randn(3, LATENT)
+    wider = generator(z)
+    monkeypatch.setattr("p2_gan.model.SPREAD", 1)
+    torch.testing.assert_close(generator(1.1 * z), wider)
+
+
 def test_losses_by_hand():
     real, fake, zero = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0]), torch.zeros(2)
     # differences 5 and 0.5: log(1 + e^-5) = 0.006715 and log(1 + e^-0.5) = 0.474077
@@ -155,6 +163,7 @@ def test_the_weights_come_with_their_own_batch_statistics(model, data_dir, tmp_p
     for layer in generator.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.register_forward_hook(watch)
+    monkeypatch.setattr("p2_gan.model.SPREAD", 1)  # as in training
     generator(torch.randn(2048, LATENT))
     assert len(means) == (9 if model == "residual" else 4)
     assert torch.cat(means).abs().max() < 0.15 and (torch.cat(variances) - 1).abs().max() < 0.2
