@@ -1,4 +1,7 @@
-"""Batched augmentation. Digits keep their label and are never flipped: a mirrored digit is another one, or none."""
+"""Batched augmentation: each image has random numbers of its own (torchvision's v2 draws one set a batch).
+
+Digits keep their label and are never flipped: a mirrored digit is another one, or none.
+"""
 import math
 
 import torch
@@ -29,7 +32,7 @@ def smooth_noise(n, size, cells, device):
     return F.interpolate(noise, size=size, mode="bilinear", align_corners=True)
 
 
-def light(x, jittered):
+def jitter_lighting(x, jittered):
     """Floats [N, 3, H, H] -> [N, 3, H, H] around 0: polarity and, in a fraction `jittered` of them, light and noise.
 
     Polarity: half of the images are inverted, since a digit may be dark on bright or bright on dark.
@@ -51,7 +54,7 @@ def light(x, jittered):
 
 def augment_digits(images, jittered=0.5):
     """uint8 [N, 3, H, H] -> float [N, 3, H, H] around 0: position, polarity, light and noise."""
-    return light(random_affine(images.float() / 255), jittered)
+    return jitter_lighting(random_affine(images.float() / 255), jittered)
 
 
 def solarize(x, fraction):
@@ -99,25 +102,9 @@ def strong_digits(images):
     """uint8 [N, 3, H, H] -> float [N, 3, H, H] around 0: augment_digits, stronger, with all of the above."""
     x = random_affine(images.float() / 255, degrees=15, scale=1.2, shear=0.15, translate=0.08)
     x = sharpness(solarize(neighbours(x), 0.15))
-    return cutout(light(x, 0.5))
+    return cutout(jitter_lighting(x, 0.5))
 
 
 def flip_half(images):
     """Mirror about half of the images [N, C, H, W]: a mirrored face is still a face."""
     return torch.where(torch.rand((len(images), 1, 1, 1), device=images.device) < 0.5, images.flip(3), images)
-
-
-def diff_augment(x, translate=1 / 8):
-    """Shift images [N, C, H, H] by up to `translate` of the side, set a square of half the side to 0; differentiable.
-
-    For real and generated images, in both steps of a GAN (Zhao et al. 2020, DiffAugment: translation and cutout).
-    """
-    n, _, size, _ = x.shape
-    reach = round(size * translate)
-    along = torch.arange(size, device=x.device)
-    shift = torch.randint(0, 2 * reach + 1, (2, n, 1), device=x.device) + along
-    images = torch.arange(n, device=x.device)[:, None, None]
-    x = F.pad(x, [reach] * 4)[images, :, shift[0][:, :, None], shift[1][:, None, :]].permute(0, 3, 1, 2)
-    centre = torch.randint(0, size + 1, (2, n, 1), device=x.device)
-    rows, columns = (along - centre).abs() < size / 4
-    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)

@@ -12,11 +12,9 @@ from common.data import read_labels
 def accuracy(prediction_path, truth_path):
     """Return (correct, total); exits with one line where the two files do not name the same images."""
     predicted, truth = read_labels(prediction_path), read_labels(truth_path)
-    for names, path in ((truth.keys() - predicted.keys(), prediction_path),
-                        (predicted.keys() - truth.keys(), truth_path)):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise SystemExit(f"{path} has no row for {min(names)}{more}")
+    odd = sorted(predicted.keys() ^ truth.keys())
+    if odd:
+        raise SystemExit(f"{prediction_path} and {truth_path} do not name the same images: only one has {odd[0]}")
     return sum(predicted[name] == label for name, label in truth.items()), len(truth)
 
 

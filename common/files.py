@@ -1,78 +1,56 @@
-"""Output files: each is whole or as it was, and only ordinary files are ever replaced."""
-import csv
-import errno
-import io
-import os
+"""How files are written, and the line that shows how far long work is."""
+import hashlib
+import shutil
+import sys
+import time
+from pathlib import Path
 
 
-def check_output(path):
-    """Exit with one line where `path` is empty, a folder, a loop of links or a read-only file."""
-    if not path:
-        raise SystemExit("the output path is empty")
-    if os.path.isdir(path) or not os.path.basename(path):
-        raise SystemExit(f"the output path is a folder: {path}")
-    if os.path.islink(os.path.realpath(path)):
-        raise SystemExit(f"the output path is a link to itself: {path}")
-    # root may write to any file, so the mode is looked at, too
-    if os.path.exists(path) and not (os.access(path, os.W_OK) and os.stat(path).st_mode & 0o222):
-        raise SystemExit(f"cannot write {path}: it is read-only")
-
-
-def make_folder(path):
+def write_output(path, content):
+    """Write bytes to a path that the user gave; makes the folder. Exits with one line where it can't."""
     try:
-        os.makedirs(path, exist_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(content)
     except OSError as error:
-        raise SystemExit(f"cannot write into {path}: cannot make the folder ({error.strerror})")
+        raise SystemExit(f"cannot write '{path}': {error.strerror}")
 
 
-def is_stdout(path):
-    return os.path.realpath(path) == os.path.realpath("/dev/stdout")
-
-
-def write_in_place(path, content):
-    """For what can't be renamed over: a device, a pipe, standard output, a file that is mounted by itself."""
-    # standard output, opened anew, would be written from its start; a pipe without a reader would block for ever
-    with open(os.dup(1) if is_stdout(path) else os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK), "wb") as file:
-        os.set_blocking(file.fileno(), True)
-        file.write(content)
-
-
-def write_atomic(path, write):
-    """Put what write(file), with a binary file, writes to `path`; makes the folder. Exits with one line if it can't.
-
-    A symbolic link is followed. An ordinary or new file is written beside its place and renamed; anything else is
-    written in place.
-    """
-    check_output(path)
-    buffer = io.BytesIO()
-    write(buffer)
-    content, target = buffer.getbuffer(), os.path.realpath(path)
-    part = f"{target}.{os.getpid()}.part"
+def replace_file(path, write):
+    """Let write(file) fill a file beside `path`, then rename it: if this is cut off, the old file is still whole."""
+    part = Path(f"{path}.part")
     try:
-        if is_stdout(path) or os.path.exists(path) and not os.path.isfile(path):
-            return write_in_place(path, content)
-        make_folder(os.path.dirname(target))
-        try:
-            with open(part, "wb") as file:
-                file.write(content)
-            os.replace(part, target)
-        except OSError as error:  # not to be renamed over, or in a folder that can't be written to
-            if error.errno not in (errno.EBUSY, errno.EACCES, errno.EPERM, errno.EROFS) or not os.path.isfile(target):
-                raise
-            write_in_place(target, content)
-    except OSError as error:
-        raise SystemExit(f"cannot write {path}: {error.strerror}")
+        with open(part, "wb") as file:
+            write(file)
+        part.replace(path)
     finally:
-        if os.path.exists(part):
-            os.remove(part)
+        part.unlink(missing_ok=True)
 
 
-def write_text(path, text):
-    write_atomic(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))  # file names may be any bytes
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def write_csv(path, header, rows):
-    """Write rows (sequences of plain values) under a header."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_text(path, text.getvalue())
+class Progress:
+    """On a terminal, a line that is refreshed twice a second: what is done, and the time left. Elsewhere, nothing."""
+
+    def __init__(self, name, total, done=0):
+        self.name, self.total, self.first = name, total, done
+        self.started, self.shown = time.time(), 0
+
+    def due(self):
+        """Whether it is time to refresh the line."""
+        return sys.stdout.isatty() and time.time() - self.shown > 0.5
+
+    def show(self, done, details=""):
+        """Refresh the line if it is due."""
+        if self.due():
+            self.shown = time.time()
+            left = (self.shown - self.started) / (done - self.first) * (self.total - done)
+            line = f"{self.name} {done}/{self.total}  left {left // 60:.0f}m{left % 60:02.0f}s  {details}"
+            print(f"\r{line[:shutil.get_terminal_size().columns - 1]}\033[K", end="", flush=True)
+
+    def clear(self):
+        if self.shown:
+            print("\r\033[K", end="", flush=True)

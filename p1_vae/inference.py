@@ -1,69 +1,70 @@
-"""Generate faces from N(0, I), or reconstruct a folder of them, with the VAE of problem 1.
+"""Generate faces, or reconstruct a folder of them, with the VAE of problem 1.
 
     python3 p1_vae/inference.py --output fig1_4.png                          # 32 faces in a grid, .png or .jpg
     python3 p1_vae/inference.py --num-images 5000 --output-dir DIR           # one PNG each, 00000.png ...
     python3 p1_vae/inference.py ... --without-flow                           # the noise itself is decoded
     python3 p1_vae/inference.py --reconstruct IMG_DIR --output-dir DIR       # same names, and DIR/mse.csv, on [0, 1]
 
-The grid is made on the CPU in float64 from latents of seed 0: the same pixels on every machine.
+Faces are drawn from N(0, I), seed 0. The grid is made on the CPU in float64: the same pixels on every machine.
 """
 import argparse
-import io
-import os
 import sys
+from pathlib import Path
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+import pandas
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import list_images, load_images
-from common.files import write_csv
-from common.pictures import check_picture, save_pictures, to_pixels, write_grid, write_samples
-from common.runtime import at_least, pick_device, say
-from common.weights import load_weights
+from common.files import Progress, write_output
+from common.pictures import draw_latents, save_picture, to_pixels, write_grid, write_samples
+from common.training import at_least, pick_device
+from common.weights import load_model
+from p1_vae.flow import WIDTH, Flow
 from p1_vae.model import VAE
 
-import torch
-from PIL import Image
-
-WEIGHTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "weights", "vae.pth")
+WEIGHTS = Path(__file__).parent / "weights" / "vae.pth"
 
 
-def load_vae(path, device):
-    """The VAE of a weights file, in eval mode on `device`, and its number of latent dimensions."""
-    state, config = load_weights(path)
-    try:
-        net = VAE(config["width"], config["latent_dim"])
-        net.load_state_dict(state)
-    except (KeyError, TypeError, RuntimeError):
-        raise SystemExit(f"not a model of problem 1: {path}")
-    return net.to(device, memory_format=torch.channels_last).eval(), config["latent_dim"]
+def load_vae(path=WEIGHTS):
+    """The VAE of a weights file, in eval mode, with its second stage as `flow`, and its number of latent dimensions."""
+    def build(config):
+        vae = VAE(config["width"], config["latent_dim"])
+        if config["flow_epochs"]:
+            vae.flow = Flow(config["latent_dim"], WIDTH * config["width"])
+        return vae
+    vae, config = load_model(path, build)
+    return vae, config["latent_dim"]
 
 
-def check_extensions(names):
-    """Exit with one line where Pillow cannot write a picture under one of these names."""
-    for extension, name in {os.path.splitext(name)[1]: name for name in names}.items():
-        try:
-            Image.new("RGB", (64, 64)).save(io.BytesIO(), Image.registered_extensions()[extension.lower()])
-        except (KeyError, OSError, ValueError):
-            raise SystemExit(f"no picture can be written under the name {name}: rename the image, with .png at the end")
+def sampler(vae, without_flow=False):
+    """The network from noise u ~ N(0, I) [N, latent_dim] to images on [0, 1]."""
+    return vae.decoder if without_flow or not hasattr(vae, "flow") else nn.Sequential(vae.flow, vae.decoder)
 
 
 @torch.inference_mode()
-def reconstruct(net, img_dir, output_dir, device):
-    """Reconstruct every image of a folder from its posterior's mean; write the pictures and their MSE."""
-    if os.path.realpath(output_dir) == os.path.realpath(img_dir):
+def reconstruct(vae, img_dir, output_dir, device):
+    """Reconstruct every image of a folder from its posterior's mean; write the pictures and their MSE on [0, 1]."""
+    if Path(output_dir).resolve() == Path(img_dir).resolve():
         raise SystemExit(f"the reconstructions would replace the images in {img_dir}: use another --output-dir")
-    names = list_images(img_dir)
-    check_extensions(names)
-    rows = []
-    for part in range(0, len(names), 250):
-        x = load_images(img_dir, names[part:part + 250], size=64).to(device).float() / 255
-        y = net.decode(net.encode(x)[0])
-        rows += zip(names[part:part + 250], (y - x).square().mean((1, 2, 3)).tolist())
-        save_pictures(output_dir, names[part:part + 250], to_pixels(y))
-    write_csv(os.path.join(output_dir, "mse.csv"), ("image_name", "mse"), rows)
-    say(f"MSE {sum(mse for _, mse in rows) / len(rows):.5f} on [0, 1], mean of {len(rows)} images")
+    names, errors = list_images(img_dir), []
+    progress = Progress("faces", len(names))
+    for start in range(0, len(names), 250):
+        part = names[start:start + 250]
+        x = load_images(img_dir, part, size=64).to(device).float() / 255
+        y = vae.decode(vae.encode(x)[0])
+        errors += (y - x).square().mean((1, 2, 3)).tolist()
+        for name, picture in zip(part, to_pixels(y)):
+            save_picture(Path(output_dir, name), picture, compress_level=1)
+        progress.show(len(errors))
+    progress.clear()
+    table = pandas.DataFrame({"image_name": names, "mse": errors})
+    write_output(Path(output_dir, "mse.csv"), table.to_csv(index=False).encode())
+    print(f"MSE {table['mse'].mean():.5f} on [0, 1], mean of {len(names)} images")
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--output", help="write the grid here")
@@ -72,22 +73,19 @@ def main():
     parser.add_argument("--output-dir")
     parser.add_argument("--without-flow", action="store_true", help="decode N(0, I) itself, which the codes are not")
     parser.add_argument("--weights", default=WEIGHTS)
-    parser.add_argument("--device", default="auto")
-    args = parser.parse_args()
+    parser.add_argument("--device", type=pick_device, default="cpu", help="the grid is always made on the CPU")
+    args = parser.parse_args(argv)
     if (args.output is None) != (args.output_dir is not None):
         parser.error("--num-images and --reconstruct need --output-dir, and --output does not take it")
 
+    vae, latent_dim = load_vae(args.weights)
+    generate = sampler(vae, args.without_flow)
     if args.output is not None:
-        check_picture(args.output)
-    device = pick_device(args.device)
-    net, latent_dim = load_vae(args.weights, device)
-    generate = net.decoder if args.without_flow else net.sampler()
-    if args.output is not None:
-        write_grid(args.output, generate, latent_dim)
+        write_grid(args.output, generate, draw_latents(32, latent_dim))
     elif args.num_images:
-        write_samples(args.output_dir, generate, latent_dim, args.num_images, device)
+        write_samples(args.output_dir, generate, draw_latents(args.num_images, latent_dim), args.device)
     else:
-        reconstruct(net, args.reconstruct, args.output_dir, device)
+        reconstruct(vae.to(args.device), args.reconstruct, args.output_dir, args.device)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 LATENT = 128
-SPREAD = 1.1  # faces are drawn from latents a little wider than in training: less typical, more varied
 
 
 class Modulation(nn.Module):
@@ -45,10 +44,7 @@ class UpBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latents [N, 128] -> images [N, 3, 64, 64] on [0, 1].
-
-    In eval mode the latents are multiplied by SPREAD, the truncation trick of Brock et al. 2019 (BigGAN) turned round.
-    """
+    """Latents [N, 128] -> images [N, 3, 64, 64] on [0, 1]."""
 
     def __init__(self, width):
         super().__init__()
@@ -59,7 +55,6 @@ class Generator(nn.Module):
         self.pixels = nn.Sequential(nn.Conv2d(2 * width, 3, 3, padding=1), nn.Sigmoid())
 
     def forward(self, z):
-        z = z if self.training else SPREAD * z
         x = self.start(z)
         for block in self.blocks:
             x = block(x, z)

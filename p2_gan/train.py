@@ -9,30 +9,32 @@ Writes config.json, log.csv, checkpoint.pt, samples_*.png of fixed latents and, 
 of the generator) into --out-dir.
 """
 import argparse
-import os
 import sys
-import time
-from collections import defaultdict
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-from common.augment import diff_augment, flip_half
-from common.data import load_faces
-from common.pictures import draw_latents, grid, save_picture, to_pixels
-from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, pick_device
-from p2_gan.model import LATENT, MODELS
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch.optim.swa_utils import update_bn
 
-# each model's defaults; lr* are Adam's learning rates, r1* weigh the R1 penalty for images on [0, 1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.augment import flip_half
+from common.data import load_faces
+from common.pictures import draw_latents, grid, save_picture
+from common.run import Run, already_trained, interruptible, run_config
+from common.training import EMA, at_least, autocast, keep_freed_memory, pick_device
+from p2_gan.model import LATENT, MODELS
+
+# Each model's defaults; lr* are Adam's learning rates, r1* weigh the R1 penalty for images on [0, 1].
+# The ends of "residual": a fifth of the rate and a tenth of the penalty after 22 epochs, the same slope on to 40.
 SETTINGS = {
-    "residual": {"epochs": 40, "batch_size": 32, "width": 16, "betas": (0.0, 0.99), "lr": 5e-4,
+    "residual": {"epochs": 40, "batch_size": 32, "width": 16, "betas": [0.0, 0.99], "lr": 5e-4,
                  "lr_discriminator": 5e-4, "lr_discriminator_end": 2.68e-5, "r1": 0.5, "r1_end": 0.0076},
-    "dcgan": {"epochs": 16, "batch_size": 64, "width": 32, "betas": (0.5, 0.999), "lr": 2e-4,
+    "dcgan": {"epochs": 16, "batch_size": 64, "width": 32, "betas": [0.5, 0.999], "lr": 2e-4,
               "lr_discriminator": 2e-4, "lr_discriminator_end": 2e-4, "r1": 0.0, "r1_end": 0.0},
 }
-LAZY = 8  # the penalty is computed in every eighth step, with eight times the weight (Karras et al. 2020, StyleGAN2)
+PENALTY_INTERVAL = 8  # steps; the penalty then has eight times its weight (Karras et al. 2020, StyleGAN2)
+EMA_DECAY = 0.9995
+STATISTICS = 16  # batches of 256 latents from which the batch statistics are computed at the end
 
 
 def relativistic(higher, lower):
@@ -54,7 +56,7 @@ def generator_cross_entropy(real, fake):
     return F.softplus(-fake).mean()
 
 
-# each model's losses of the discriminator and of the generator, from the scores of real and of generated images
+# each model's losses of the discriminator and of the generator, from the scores [N] of real and of generated images
 LOSSES = {"residual": (relativistic, generator_relativistic), "dcgan": (cross_entropy, generator_cross_entropy)}
 
 
@@ -67,16 +69,57 @@ def gradient_penalty(scores, images):
     return gradient.square().sum((1, 2, 3)).mean()
 
 
-def between(start, end, fraction):
+def score(discriminator, x):
+    """Scores [N] of images [N, 3, 64, 64] on [0, 1]."""
+    with autocast(x.device):
+        return discriminator(2 * x - 1).float()
+
+
+def discriminator_step(discriminator, optimizer, loss_of, real, fake, r1):
+    """One step on real and generated images [N, 3, 64, 64] on [0, 1]; r1 weighs the penalty, 0 leaves it out.
+
+    Returns the loss without the penalty, and the scores [N] of either kind.
+    """
+    real = real.requires_grad_(r1 > 0)
+    real_score, fake_score = score(discriminator, real), score(discriminator, fake.detach())
+    loss = loss_of(real_score, fake_score)
+    penalty = r1 / 2 * gradient_penalty(real_score, real) if r1 > 0 else 0
+    optimizer.zero_grad()
+    (loss + penalty).backward()
+    optimizer.step()
+    return loss, real_score.detach(), fake_score.detach()
+
+
+def generator_step(discriminator, optimizer, loss_of, real_score, fake):
+    """One step on the images [N, 3, 64, 64] that the generator has just made; returns the loss.
+
+    The scores [N] of the real images are those that the discriminator gave before its own step.
+    """
+    discriminator.requires_grad_(False)
+    loss = loss_of(real_score, score(discriminator, fake))
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    discriminator.requires_grad_(True)
+    return loss
+
+
+def recompute_statistics(generator, device):
+    """Give the averaged weights the batch statistics that belong to them (Brock et al. 2019, BigGAN)."""
+    with autocast(device):
+        update_bn([torch.randn(256, LATENT, device=device) for _ in range(STATISTICS)], generator)
+
+
+def exponential(start, end, fraction):
     """From start to end as fraction rises from 0 to 1, evenly on a log scale."""
     return start ** (1 - fraction) * end ** fraction
 
 
-def parse_args():
+def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                                      epilog="\n".join(f"--model {k} sets {v}" for k, v in SETTINGS.items()))
     parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
-    parser.add_argument("--seed", type=at_least(0, most=LARGEST_SEED), default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--epochs", type=at_least(1))
     parser.add_argument("--batch-size", type=at_least(2))
     parser.add_argument("--lr", type=at_least(0, float), help="of the generator")
@@ -86,90 +129,65 @@ def parse_args():
     parser.add_argument("--r1-end", type=at_least(0, float), help="approached in the last epoch")
     parser.add_argument("--model", choices=MODELS, default="residual")
     parser.add_argument("--width", type=at_least(1), help="the number of channels in all layers is in proportion to it")
-    parser.add_argument("--augment", action="store_true",
-                        help="shift and cut out what the discriminator sees: for fewer faces than 40,000")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", type=pick_device, default="auto")
     parser.add_argument("--out-dir", help="default: runs/p2_MODEL_SEED")
     parser.add_argument("--resume", action="store_true")
-    parser.set_defaults(**SETTINGS[parser.parse_known_args()[0].model])
-    args = parser.parse_args()
-    args.out_dir = args.out_dir or os.path.join("runs", f"p2_{args.model}_{args.seed}")
+    parser.set_defaults(**SETTINGS[parser.parse_known_args(argv)[0].model])
+    args = parser.parse_args(argv)
+    args.out_dir = args.out_dir or f"runs/p2_{args.model}_{args.seed}"
     return args
 
 
-def main():
-    args = parse_args()
-    device = pick_device(args.device)
+def main(argv=None):
+    args = parse_args(argv)
+    keep_freed_memory()
     torch.manual_seed(args.seed)
 
-    images = load_faces(args.data_dir, "train", args.limit).to(device)
+    images = load_faces(args.data_dir, "train", args.limit).to(args.device)
     if len(images) < args.batch_size:
         raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
+    config = run_config(args, images=len(images))
+    if already_trained(args.out_dir, config, args.resume):
+        return
 
-    generator, discriminator = (net(args.width).to(device, memory_format=torch.channels_last)
+    generator, discriminator = (net(args.width).to(args.device, memory_format=torch.channels_last)
                                 for net in MODELS[args.model])
     discriminator_loss, generator_loss = LOSSES[args.model]
     g_optimizer = torch.optim.Adam(generator.parameters(), args.lr, betas=args.betas, fused=True)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), args.lr_discriminator, betas=args.betas, fused=True)
-    ema = EMA(generator, decay=0.9995)
+    ema = EMA(generator, EMA_DECAY)
 
-    config = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
-    run = Run(args.out_dir, config, args.resume, {"generator": generator, "discriminator": discriminator,
-                                                  "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "ema": ema})
-
-    def score(x):
-        x = 2 * x - 1
-        with autocast(device):
-            return discriminator(diff_augment(x) if args.augment else x).float()
-
-    fixed = draw_latents(32, LATENT).float().to(device)
-    count, per_epoch = args.batch_size, len(images) // args.batch_size
-    for epoch in range(len(run.rows), args.epochs):
-        started, totals = time.time(), defaultdict(float)
-        order = torch.randperm(len(images), device=device)
+    count = args.batch_size
+    steps = len(images) // count  # an epoch
+    run = Run(args.out_dir, config, args.epochs, steps, {"generator": generator, "discriminator": discriminator,
+              "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "ema": ema}, args.resume)
+    fixed = draw_latents(32, LATENT).float().to(args.device)
+    for epoch in run.epochs_left():
+        order = torch.randperm(len(images), device=args.device)
         # penalty and rate fall: the discriminator sees finer detail as the faces get better, and the generator keeps up
-        r1 = between(args.r1, args.r1_end, epoch / args.epochs)
-        d_optimizer.param_groups[0]["lr"] = between(args.lr_discriminator, args.lr_discriminator_end,
-                                                    epoch / args.epochs)
-        for i in range(per_epoch):
-            penalised = r1 > 0 and (epoch * per_epoch + i) % LAZY == 0
-            real = (flip_half(images[order[i * count:(i + 1) * count]]).float() / 255).requires_grad_(penalised)
-            with autocast(device):
-                fake = generator(torch.randn(count, LATENT, device=device))
-
-            real_score, fake_score = score(real), score(fake.detach())
-            d_loss = loss = discriminator_loss(real_score, fake_score)
-            if penalised:
-                loss = loss + LAZY * r1 / 2 * gradient_penalty(real_score, real)
-            d_optimizer.zero_grad()
-            loss.backward()
-            d_optimizer.step()
-
-            discriminator.requires_grad_(False)
-            real_score = real_score.detach()
-            g_loss = generator_loss(real_score, score(fake))
-            g_optimizer.zero_grad()
-            g_loss.backward()
-            g_optimizer.step()
-            discriminator.requires_grad_(True)
+        r1 = exponential(args.r1, args.r1_end, epoch / args.epochs)
+        rate = exponential(args.lr_discriminator, args.lr_discriminator_end, epoch / args.epochs)
+        d_optimizer.param_groups[0]["lr"] = rate
+        for i in range(steps):
+            penalised = (epoch * steps + i) % PENALTY_INTERVAL == 0
+            real = flip_half(images[order[i * count:(i + 1) * count]]).float() / 255
+            with autocast(args.device):
+                fake = generator(torch.randn(count, LATENT, device=args.device))
+            d_loss, real_score, fake_score = discriminator_step(
+                discriminator, d_optimizer, discriminator_loss, real, fake, PENALTY_INTERVAL * r1 if penalised else 0)
+            g_loss = generator_step(discriminator, g_optimizer, generator_loss, real_score, fake)
             ema.update(generator)
             middle = (real_score.mean() + fake_score.mean()) / 2  # relativistic scores have no zero of their own
-            metrics = {"d_loss": d_loss, "g_loss": g_loss, "accuracy_real": (real_score > middle).float().mean(),
-                       "accuracy_fake": (fake_score < middle).float().mean()}
-            for name, value in metrics.items():
-                totals[name] += value.detach()
-        row = {name: total.item() / per_epoch for name, total in totals.items()}
-        seconds = time.time() - started
+            run.end_step({"d_loss": d_loss, "g_loss": g_loss, "accuracy_real": (real_score > middle).float().mean(),
+                          "accuracy_fake": (fake_score < middle).float().mean()}, count)
         with torch.inference_mode():
-            save_picture(os.path.join(args.out_dir, f"samples_{epoch + 1:03d}.png"), grid(to_pixels(ema.model(fixed))))
-        run.end_epoch({"step": (epoch + 1) * per_epoch, **row, "images_per_second": per_epoch * count / seconds,
-                       "seconds": seconds})
+            save_picture(Path(args.out_dir, f"samples_{epoch + 1:03d}.png"), grid(ema.model(fixed)))
+        run.end_epoch({"step": (epoch + 1) * steps, **run.means()})
 
-    with autocast(device):  # batch statistics recomputed for the averaged weights (Brock et al. 2019, BigGAN)
-        update_bn([torch.randn(256, LATENT, device=device) for _ in range(16)], ema.model)
+    recompute_statistics(ema.model, args.device)
     run.save_model(ema.state)
 
 
 if __name__ == "__main__":
-    main()
+    interruptible(main)

@@ -9,29 +9,33 @@ In `dann` mode the target's labels are not read; the last weights count, there i
 """
 import argparse
 import math
-import os
 import sys
-import time
-from collections import defaultdict
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-from common.augment import augment_digits
-from common.data import CLASSES, SCENARIOS, even_chances, load_labelled, load_unlabelled
-from common.digit_net import DigitNet
-from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, entropy, learning_rate, pick_device
-from p3_dann.model import DomainDiscriminator, GradientReversal
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.augment import augment_digits
+from common.data import SCENARIOS, class_balanced_weights, load_labelled, load_unlabelled
+from common.digit_net import DigitNet
+from common.run import Run, already_trained, interruptible, run_config
+from common.training import EMA, at_least, autocast, descend, entropy, learning_rate, pick_device
+from p3_dann.model import DomainDiscriminator, GradientReversal
 
-def parse_args():
+WEIGHT_DECAY = 1e-4
+CLIP = 1.0  # the largest norm of the gradient
+WARM_UP = 100  # steps in which the learning rate rises
+EMA_DECAY = 0.99
+
+
+def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds digits/")
     parser.add_argument("--source", required=True, choices=SCENARIOS)
     parser.add_argument("--target", required=True, choices=SCENARIOS)
     parser.add_argument("--mode", required=True, choices=["source", "dann", "target"])
-    parser.add_argument("--seed", type=at_least(0, most=LARGEST_SEED), default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--epochs", type=at_least(1), default=12,
                         help="of --steps steps each, whatever the data set's size")
     parser.add_argument("--steps", type=at_least(1), default=250)
@@ -42,11 +46,11 @@ def parse_args():
                         help="the final weight of the reversed gradient, lambda")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images of each domain")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", type=pick_device, default="auto")
     parser.add_argument("--out-dir", help="default: runs/p3_SOURCE_TARGET_MODE_SEED")
     parser.add_argument("--resume", action="store_true")
-    args = parser.parse_args()
-    args.out_dir = args.out_dir or os.path.join("runs", f"p3_{args.source}_{args.target}_{args.mode}_{args.seed}")
+    args = parser.parse_args(argv)
+    args.out_dir = args.out_dir or f"runs/p3_{args.source}_{args.target}_{args.mode}_{args.seed}"
     return args
 
 
@@ -55,75 +59,80 @@ def reversal_strength(step, steps, final):
     return final * (2 / (1 + math.exp(-10 * step / steps)) - 1)
 
 
-def main():
-    args = parse_args()
-    device = pick_device(args.device)
+def supervised_loss(net, x, y):
+    """Cross-entropy of uint8 images [N, 3, 28, 28] with their labels [N]: the loss, and what the log shows."""
+    with autocast(x.device):
+        logits = net(augment_digits(x))
+    loss = F.cross_entropy(logits.float(), y)
+    return loss, {"class_loss": loss, "class_accuracy": (logits.argmax(1) == y).float().mean()}
+
+
+def dann_loss(net, discriminator, x, y, target, strength):
+    """Ganin et al. 2016, eq. 18: the source's class loss plus the domain loss behind the gradient reversal.
+
+    uint8 images [N, 3, 28, 28] of the source with labels [N], uint8 images [M, 3, 28, 28] of the target. Returns the
+    loss, and what the log shows: target_shares are the mean predictions [classes] for the target.
+    """
+    count = len(x)
+    with autocast(x.device):
+        features = net.features(augment_digits(torch.cat([x, target])))  # one batch: the domains share its statistics
+        logits = net.classifier(features)
+        domain_logits = discriminator(GradientReversal.apply(features, strength))
+    logits, domain_logits = logits.float(), domain_logits.float()
+    is_source = torch.arange(len(features), device=x.device) < count
+    class_loss = F.cross_entropy(logits[:count], y)
+    domain_loss = F.binary_cross_entropy_with_logits(domain_logits, is_source.float())
+    target_probs = logits[count:].detach().softmax(1)
+    return class_loss + domain_loss, {
+        "class_loss": class_loss, "class_accuracy": (logits[:count].argmax(1) == y).float().mean(),
+        "domain_loss": domain_loss, "domain_accuracy": ((domain_logits > 0) == is_source).float().mean(),
+        "target_entropy": entropy(target_probs).mean(), "target_shares": target_probs.mean(0)}
+
+
+def main(argv=None):
+    args = parse_args(argv)
     torch.manual_seed(args.seed)
 
     labelled = args.target if args.mode == "target" else args.source
-    images, labels = (t.to(device) for t in load_labelled(args.data_dir, labelled, "train", args.limit))
+    images, labels = (t.to(args.device) for t in load_labelled(args.data_dir, labelled, "train", args.limit))
+    target_images = torch.empty(0)
+    if args.mode == "dann":
+        target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(args.device)
+    config = run_config(args, images=len(images), target_images=len(target_images))
+    if already_trained(args.out_dir, config, args.resume):
+        return
+
+    net = DigitNet(args.width).to(args.device, memory_format=torch.channels_last)
+    discriminator = DomainDiscriminator(args.width).to(args.device)
+    parameters = [*net.parameters(), *(discriminator.parameters() if args.mode == "dann" else ())]
+    optimizer = torch.optim.AdamW(parameters, weight_decay=WEIGHT_DECAY, fused=True)
+    ema = EMA(net, EMA_DECAY)
     # even in all modes: DANN aligns the classes' shares too, and the target's are unknown
-    chances = even_chances(labels)
-    dann = args.mode == "dann"
-    if dann:
-        target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(device)
+    weights = class_balanced_weights(labels)
 
-    net = DigitNet(args.width).to(device, memory_format=torch.channels_last)
-    discriminator = DomainDiscriminator(args.width).to(device)
-    parameters = [*net.parameters(), *discriminator.parameters()] if dann else list(net.parameters())
-    optimizer = torch.optim.AdamW(parameters, weight_decay=1e-4, fused=True)
-    ema = EMA(net, decay=0.99)
-
-    config = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
-    run = Run(args.out_dir, config, args.resume,
-              {"net": net, "discriminator": discriminator, "optimizer": optimizer, "ema": ema})
-
-    count = args.batch_size
-    is_source = (torch.arange(2 * count, device=device) < count).float()
+    run = Run(args.out_dir, config, args.epochs, args.steps,
+              {"net": net, "discriminator": discriminator, "optimizer": optimizer, "ema": ema}, args.resume)
     steps = args.epochs * args.steps
-    for epoch in range(len(run.rows), args.epochs):
-        started, totals = time.time(), defaultdict(float)
-        marginal = torch.zeros(CLASSES, device=device)  # mean prediction for the target's images
+    for epoch in run.epochs_left():
         for step in range(epoch * args.steps, (epoch + 1) * args.steps):
-            picked = torch.multinomial(chances, count, replacement=True)
+            picked = torch.multinomial(weights, args.batch_size, replacement=True)
             x, y = images[picked], labels[picked]
-            if dann:
-                x = torch.cat([x, target_images[torch.randint(len(target_images), (count,), device=device)]])
-            x = augment_digits(x)
-            strength = reversal_strength(step, steps, args.reversal)
-            with autocast(device):
-                features = net.features(x)  # both domains in one batch, so that they share its statistics
-                logits = net.classifier(features)
-                if dann:
-                    domain_logits = discriminator(GradientReversal.apply(features, strength))
-            logits = logits.float()
-            loss = class_loss = F.cross_entropy(logits[:count], y)
-            metrics = {"class_loss": class_loss, "class_accuracy": (logits[:count].argmax(1) == y).float().mean()}
-            if dann:
-                domain_loss = F.binary_cross_entropy_with_logits(domain_logits.float(), is_source)
-                loss = class_loss + domain_loss
-                guess = logits[count:].detach().softmax(1)
-                marginal += guess.mean(0) / args.steps
-                metrics |= {"domain_loss": domain_loss,
-                            "domain_accuracy": ((domain_logits > 0) == (is_source > 0)).float().mean(),
-                            "target_entropy": entropy(guess).mean()}
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, args.lr)
-            optimizer.step()
+            if args.mode == "dann":
+                target = target_images[torch.randint(len(target_images), (args.batch_size,), device=args.device)]
+                strength = reversal_strength(step, steps, args.reversal)
+                loss, metrics = dann_loss(net, discriminator, x, y, target, strength)
+            else:
+                loss, metrics = supervised_loss(net, x, y)
+            descend(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
-            for name, value in metrics.items():
-                totals[name] += value.detach()
-        row = {name: total.item() / args.steps for name, total in totals.items()}
-        if dann:  # label-free: how sure and how varied the predictions for the target are, in nats, at most log 10
-            row["target_information"] = entropy(marginal).item() - row["target_entropy"]
-        seconds = time.time() - started
-        run.end_epoch({**row, "images_per_second": args.steps * len(x) / seconds, "seconds": seconds})
+            run.end_step(metrics, args.batch_size * (1 + (args.mode == "dann")))
+        row = run.means()
+        if args.mode == "dann":  # label-free: how sure and how varied the predictions are, in nats, at most log 10
+            row["target_information"] = entropy(row.pop("target_shares")) - row["target_entropy"]
+        run.end_epoch(row)
 
     run.save_model(ema.state)
 
 
 if __name__ == "__main__":
-    main()
+    interruptible(main)

@@ -5,11 +5,11 @@
 
 Writes `image_name,label`, one row an image, in name order.
 """
-import os
 import sys
+from pathlib import Path
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.predict import main
 
 if __name__ == "__main__":
-    main(__doc__, os.path.join(os.path.dirname(os.path.abspath(__file__)), "weights"))
+    main(__doc__, Path(__file__).parent / "weights")

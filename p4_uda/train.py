@@ -12,29 +12,33 @@ In `uda` mode the target's labels are not read; the last weights count, there is
 """
 import argparse
 import math
-import os
 import sys
-import time
-from collections import defaultdict
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-from common.augment import strong_digits, weak_digits
-from common.data import CLASSES, SCENARIOS, even_chances, load_labelled, load_unlabelled
-from common.digit_net import DigitNet
-from common.runtime import EMA, LARGEST_SEED, Run, at_least, autocast, entropy, learning_rate, pick_device
-from p4_uda.model import SWITCHES, PseudoLabels, interpolate, running_statistics_kept
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.augment import strong_digits, weak_digits
+from common.data import SCENARIOS, class_balanced_weights, load_labelled, load_unlabelled
+from common.digit_net import DigitNet
+from common.run import Run, already_trained, interruptible, run_config
+from common.training import EMA, at_least, autocast, descend, entropy, learning_rate, pick_device
+from p4_uda.model import SWITCHES, PseudoLabels, interpolate, running_statistics_kept
 
-def parse_args():
+WEIGHT_DECAY = 1e-4
+CLIP = 1.0  # the largest norm of the gradient
+WARM_UP = 100  # steps in which the learning rate rises
+EMA_DECAY = 0.999  # of the teacher
+
+
+def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds digits/")
     parser.add_argument("--source", required=True, choices=SCENARIOS)
     parser.add_argument("--target", required=True, choices=SCENARIOS)
     parser.add_argument("--mode", default="uda", choices=["uda", "source", "target"])
-    parser.add_argument("--seed", type=at_least(0, most=LARGEST_SEED), default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--epochs", type=at_least(1), default=24,
                         help="of --steps steps each, whatever the data set's size")
     parser.add_argument("--steps", type=at_least(1), default=500)
@@ -47,11 +51,11 @@ def parse_args():
                         help="for the ablation: leave these parts out")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images of each domain")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", type=pick_device, default="auto")
     parser.add_argument("--out-dir", help="default: runs/p4_SOURCE_TARGET_MODE_SEED")
     parser.add_argument("--resume", action="store_true")
-    args = parser.parse_args()
-    args.out_dir = args.out_dir or os.path.join("runs", f"p4_{args.source}_{args.target}_{args.mode}_{args.seed}")
+    args = parser.parse_args(argv)
+    args.out_dir = args.out_dir or f"runs/p4_{args.source}_{args.target}_{args.mode}_{args.seed}"
     return args
 
 
@@ -69,79 +73,91 @@ def divergence(counts, q):
     return torch.special.xlogy(p, p / q).sum()
 
 
-def main():
-    args = parse_args()
-    device = pick_device(args.device)
+def supervised_loss(net, x, y):
+    """Cross-entropy of uint8 images [N, 3, 28, 28], half of them weakly and half strongly augmented, with labels [N].
+
+    Returns the loss, and what the log shows.
+    """
+    half = len(x) // 2
+    with autocast(x.device):
+        logits = net(torch.cat([weak_digits(x[:half]), strong_digits(x[half:])]))
+    loss = F.cross_entropy(logits.float(), y)
+    return loss, {"class_loss": loss, "class_accuracy": (logits.argmax(1) == y).float().mean()}
+
+
+def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
+    """The source's class loss plus `weight` times that of the target's pseudo-labels (AdaMatch, section 3).
+
+    uint8 images [N, 3, 28, 28] of the source, half of them weakly and half strongly augmented, with labels [N]; uint8
+    images [M, 3, 28, 28] of the target. The teacher, a network in eval mode, sees weak views of the target, the net
+    strong ones. Returns the loss, and what the log shows: target_shares are the teacher's mean predictions [classes],
+    kept_labels [classes] the numbers of pseudo-labels that were used.
+    """
+    count, half = len(x), len(x) // 2
+    with torch.no_grad(), autocast(x.device):
+        teacher_probs = teacher(weak_digits(target)).float().softmax(1)
+    views = torch.cat([weak_digits(x[:half]), strong_digits(torch.cat([x[half:], target]))])
+    with autocast(x.device):
+        logits = net(views)  # both domains in one batch, so that they share its statistics
+        source_logits = logits[:count]
+        if "interpolation" not in pseudo_labels.without:
+            with running_statistics_kept(net):
+                source_logits = interpolate(source_logits, net(views[:count]))
+    source_logits, target_logits = source_logits.float(), logits[count:].float()
+    class_loss = F.cross_entropy(source_logits, y)
+    label, threshold, kept = pseudo_labels(source_logits[:half].detach().softmax(1), teacher_probs)
+    target_loss = (kept * F.cross_entropy(target_logits, label, reduction="none")).mean()
+    return class_loss + weight * target_loss, {
+        "class_loss": class_loss, "class_accuracy": (source_logits.argmax(1) == y).float().mean(),
+        "target_loss": target_loss, "threshold": threshold, "keep_rate": kept.mean(),
+        "target_entropy": entropy(teacher_probs).mean(), "target_shares": teacher_probs.mean(0),
+        "kept_labels": label.bincount(kept, minlength=teacher_probs.shape[1])}
+
+
+def main(argv=None):
+    args = parse_args(argv)
     torch.manual_seed(args.seed)
 
     labelled = args.target if args.mode == "target" else args.source
-    images, labels = (t.to(device) for t in load_labelled(args.data_dir, labelled, "train", args.limit))
-    # the domains differ in their shares of the classes: with even chances the net does not learn those of the source
-    chances = torch.ones(len(labels), device=device) if "balance" in args.without else even_chances(labels)
-    uda = args.mode == "uda"
-    if uda:
-        target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(device)
+    images, labels = (t.to(args.device) for t in load_labelled(args.data_dir, labelled, "train", args.limit))
+    target_images = torch.empty(0)
+    if args.mode == "uda":
+        target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(args.device)
+    config = run_config(args, images=len(images), target_images=len(target_images))
+    if already_trained(args.out_dir, config, args.resume):
+        return
 
-    net = DigitNet(args.width).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-4, fused=True)
-    ema = EMA(net, decay=0.999)
-    pseudo_labels = PseudoLabels(CLASSES, args.threshold, args.without).to(device)
+    net = DigitNet(args.width).to(args.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
+    ema = EMA(net, EMA_DECAY)
+    pseudo_labels = PseudoLabels(threshold=args.threshold, without=args.without).to(args.device)
+    weights = class_balanced_weights(labels)  # the domains differ in their shares of the classes
+    if "balance" in args.without:
+        weights = torch.ones_like(weights)
 
-    config = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
-    run = Run(args.out_dir, config, args.resume,
-              {"net": net, "optimizer": optimizer, "ema": ema, "pseudo_labels": pseudo_labels})
-
-    count, half = args.batch_size, args.batch_size // 2
+    run = Run(args.out_dir, config, args.epochs, args.steps,
+              {"net": net, "optimizer": optimizer, "ema": ema, "pseudo_labels": pseudo_labels}, args.resume)
     steps = args.epochs * args.steps
-    for epoch in range(len(run.rows), args.epochs):
-        started, totals = time.time(), defaultdict(float)
-        marginal = torch.zeros(CLASSES, device=device)  # mean prediction for the target's images
-        kept_labels = torch.zeros(CLASSES, device=device)  # how many pseudo-labels of each class were kept
+    for epoch in run.epochs_left():
         for step in range(epoch * args.steps, (epoch + 1) * args.steps):
-            picked = torch.multinomial(chances, count, replacement=True)
+            picked = torch.multinomial(weights, args.batch_size, replacement=True)
             x, y = images[picked], labels[picked]
-            strong = x[half:]
-            if uda:
-                target = target_images[torch.randint(len(target_images), (2 * count,), device=device)]
-                with torch.no_grad(), autocast(device):
-                    guess = ema.model(weak_digits(target)).float().softmax(1)
-                strong = torch.cat([strong, target])
-            x = torch.cat([weak_digits(x[:half]), strong_digits(strong)])
-            with autocast(device):
-                logits = net(x)  # both domains in one batch, so that they share its statistics
-                source_logits = logits[:count]
-                if uda and "interpolation" not in args.without:
-                    with running_statistics_kept(net):
-                        source_logits = interpolate(source_logits, net(x[:count]))
-            source_logits = source_logits.float()
-            loss = class_loss = F.cross_entropy(source_logits, y)
-            metrics = {"class_loss": class_loss, "class_accuracy": (source_logits.argmax(1) == y).float().mean()}
-            if uda:
-                label, threshold, kept = pseudo_labels(source_logits[:half].detach().softmax(1), guess)
-                target_loss = (kept * F.cross_entropy(logits[count:].float(), label, reduction="none")).mean()
-                loss = class_loss + target_weight(step, steps) * target_loss
-                marginal += guess.mean(0) / args.steps
-                kept_labels.index_add_(0, label, kept)
-                metrics |= {"target_loss": target_loss, "threshold": threshold, "keep_rate": kept.mean(),
-                            "target_entropy": entropy(guess).mean()}
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, args.lr)
-            optimizer.step()
+            if args.mode == "uda":
+                target = target_images[torch.randint(len(target_images), (2 * args.batch_size,), device=args.device)]
+                loss, metrics = adamatch_loss(net, ema.model, pseudo_labels, x, y, target, target_weight(step, steps))
+            else:
+                loss, metrics = supervised_loss(net, x, y)
+            descend(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
-            for name, value in metrics.items():
-                totals[name] += value.detach()
-        row = {name: total.item() / args.steps for name, total in totals.items()}
-        if uda:  # label-free, in nats: how sure and varied the predictions are; how far kept labels are from the source
-            row["target_information"] = entropy(marginal).item() - row["target_entropy"]
-            row["pseudo_label_divergence"] = divergence(kept_labels, pseudo_labels.source_mean).item()
-        seconds = time.time() - started
-        run.end_epoch({**row, "images_per_second": args.steps * len(x) / seconds, "seconds": seconds})
+            run.end_step(metrics, args.batch_size * (3 if args.mode == "uda" else 1))
+        row = run.means()
+        if args.mode == "uda":  # label-free, in nats: how sure and varied predictions are; kept labels vs the source
+            row["target_information"] = entropy(row.pop("target_shares")) - row["target_entropy"]
+            row["pseudo_label_divergence"] = divergence(row.pop("kept_labels"), pseudo_labels.source_mean)
+        run.end_epoch(row)
 
     run.save_model(ema.state)
 
 
 if __name__ == "__main__":
-    main()
+    interruptible(main)

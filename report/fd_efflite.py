@@ -8,15 +8,15 @@ on ImageNet, averaged over the map, of images enlarged bilinearly to 128x128. So
 with no FID. On the same features, precision tells about the quality of the generated faces, recall about their variety.
 """
 import argparse
-import os
 import sys
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-from common.data import list_images, load_images
-from common.runtime import at_least
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.data import list_images, load_images
+from common.training import at_least
 
 
 @torch.inference_mode()

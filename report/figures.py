@@ -7,35 +7,8 @@ Test images enter here as pictures, points and counts; no model and no setting i
 """
 import argparse
 import functools
-import os
 import sys
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
-from common.data import CLASSES, SCENARIOS, list_images, load_faces, load_labelled
-from common.pictures import draw_latents, grid, make_folder, to_pixels, write_grid
-from common.plots import (
-    CLASS_COLOURS,
-    TWO_COLOURS,
-    WIDTH,
-    draw_confusion,
-    draw_curves,
-    draw_text,
-    embed,
-    needed,
-    plt,
-    save_figure,
-    scatter,
-    show_picture,
-    show_rows,
-)
-from common.predict import forward, load_digit_net
-from common.weights import load_weights
-from p1_vae.inference import load_vae
-from p2_gan.inference import load_generator
-from p2_gan.model import LATENT, MODELS
-from report.run_faces import shown_epochs
-from report.runs import RESULTS, ROOT
-from report.tables import TITLES, vae_runs, write_tables
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -44,16 +17,28 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-CPU = torch.device("cpu")
-VAE_WEIGHTS = os.path.join(ROOT, "p1_vae", "weights", "vae.pth")
-GAN_WEIGHTS = os.path.join(ROOT, "p2_gan", "weights", "gan.pth")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.data import CLASSES, SCENARIOS, list_images, load_faces, load_labelled
+from common.pictures import draw_latents, grid, to_pixels, write_grid
+from common.predict import load_digit_net, run_in_batches
+from common.tsne import CLASS_COLOURS, TWO_COLOURS, embed, plt, save_figure, scatter
+from common.weights import load_weights
+from p1_vae.inference import load_vae, sampler
+from p2_gan.inference import TRUNCATION, load_generator
+from p2_gan.inference import WEIGHTS as GAN_WEIGHTS
+from p2_gan.model import LATENT, MODELS
+from report.plots import WIDTH, draw_confusion, draw_curves, draw_text, show_picture, show_rows
+from report.run_faces import shown_epochs
+from report.runs import RESULTS, ROOT
+from report.tables import TITLES, vae_runs, write_tables
+
 METHODS = {"p3_dann": "DANN", "p4_uda": "AdaMatch"}
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
 
 
 def draw_vae_printed(part, data_dir, path):
     """What print(vae) writes, from its first line to the end of the encoder, or from there to the end."""
-    lines = str(load_vae(VAE_WEIGHTS, CPU)[0]).splitlines()
+    lines = str(load_vae()[0]).splitlines()
     middle = next(i for i, line in enumerate(lines) if line.startswith("  (decoder)"))
     title = {"encoder": "VAE: encoder", "decoder": "VAE: decoder and flow"}[part]
     draw_text(title, lines[:middle] if part == "encoder" else lines[middle:], path)
@@ -66,13 +51,13 @@ def draw_gan_printed(part, data_dir, path):
 
 
 def draw_vae_curves(data_dir, path):
-    log = pandas.read_csv(os.path.join(RESULTS, "p1_vae_log.csv"))
+    log = pandas.read_csv(RESULTS / "p1_vae_log.csv")
     save_figure(draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
                                   "KL divergence, nats per image": {"kl": ""}})[0], path)
 
 
 def draw_gan_curves(data_dir, path):
-    log = pandas.read_csv(os.path.join(RESULTS, "p2_gan_log.csv"))
+    log = pandas.read_csv(RESULTS / "p2_gan_log.csv")
     losses = {"d_loss": "discriminator", "g_loss": "generator"}
     accuracies = {"accuracy_real": "real faces", "accuracy_fake": "generated\nfaces"}
     save_figure(draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies})[0], path)
@@ -98,10 +83,11 @@ def draw_sweep(data_dir, path):
 @functools.cache
 def reconstructed(data_dir):
     """Test faces and their reconstructions from the posterior's mean, [N, 3, 64, 64] on [0, 1], and each MSE [N]."""
-    net, _ = load_vae(VAE_WEIGHTS, CPU)
+    net, _ = load_vae()
     images = load_faces(data_dir, "test")
-    needed(len(images), 10, "test faces")
-    x, y = images.float() / 255, forward(lambda x: net.decode(net.encode(x)[0]), images, CPU)
+    if len(images) < 10:
+        raise SystemExit(f"{len(images)} test faces are too few: 10 needed")
+    x, y = images.float() / 255, run_in_batches(lambda x: net.decode(net.encode(x)[0]), images)
     return x, y, (y - x).square().mean((1, 2, 3))
 
 
@@ -129,30 +115,27 @@ def draw_reconstructions(choose, data_dir, path):
 
 
 def draw_vae_grid(data_dir, path):
-    net, latent_dim = load_vae(VAE_WEIGHTS, CPU)
-    write_grid(path, net.sampler(), latent_dim)
+    net, latent_dim = load_vae()
+    write_grid(path, sampler(net), draw_latents(32, latent_dim))
 
 
 @functools.cache
 def vae_points(data_dir):
     """t-SNE points [N, 2] of the test faces' posterior means."""
-    net, _ = load_vae(VAE_WEIGHTS, CPU)
-    return embed(forward(lambda x: net.encode(x)[0], load_faces(data_dir, "test"), CPU))
+    net, _ = load_vae()
+    return embed(run_in_batches(lambda x: net.encode(x)[0], load_faces(data_dir, "test")))
 
 
 def read_attribute(data_dir, attribute):
-    """Whether each test face, in name order, has the attribute, 1 or 0; CelebA's own list has -1 for 0."""
-    path = os.path.join(data_dir, "face", "test.csv")
+    """Whether each test face, in name order, has the attribute, 1 or 0 [N]; CelebA's own list has -1 for 0."""
+    path = Path(data_dir, "face", "test.csv")
     table = pandas.read_csv(path, dtype={"image_name": str})
-    for column in ("image_name", attribute):
-        if column not in table:
-            raise SystemExit(f"{path}: no column {column}")
-    values = dict(zip(table["image_name"], pandas.to_numeric(table[attribute], errors="coerce")))
-    names = list_images(os.path.join(data_dir, "face", "test"))
-    for name in names:
-        if values.get(name) not in (1, 0, -1):
-            raise SystemExit(f"{path}: no {attribute} of 1, 0 or -1 for {name}")
-    return [int(values[name] > 0) for name in names]
+    if not {"image_name", attribute} <= set(table):
+        raise SystemExit(f"{path}: no column image_name or {attribute}")
+    values = table.set_index("image_name")[attribute].reindex(list_images(path.with_suffix("")))
+    if values.isna().any():
+        raise SystemExit(f"{path}: no {attribute} for {values.index[values.isna()][0]}")
+    return (values > 0).astype(int)
 
 
 def draw_vae_latents(attribute, data_dir, path):
@@ -163,13 +146,13 @@ def draw_vae_latents(attribute, data_dir, path):
 
 
 def draw_gan_grid(data_dir, path):
-    write_grid(path, load_generator(GAN_WEIGHTS, CPU), LATENT)
+    write_grid(path, load_generator(), TRUNCATION * draw_latents(32, LATENT))
 
 
 def draw_progress(data_dir, path):
     """The same 8 latents over training."""
-    epochs = shown_epochs(len(pandas.read_csv(os.path.join(RESULTS, "p2_gan_log.csv"))))
-    pixels = np.asarray(Image.open(os.path.join(RESULTS, "p2_progress.png")))
+    epochs = shown_epochs(len(pandas.read_csv(RESULTS / "p2_gan_log.csv")))
+    pixels = np.asarray(Image.open(RESULTS / "p2_progress.png"))
     height, width, _ = pixels.shape
     figure, axis = plt.subplots(figsize=(3.2, 2.8 * height / width), layout="constrained")
     show_rows(axis, pixels, epochs)
@@ -181,38 +164,39 @@ def draw_progress(data_dir, path):
 @torch.inference_mode()
 def gan_faces(count):
     """Images [count, 3, 64, 64] on [0, 1] of the first latents of seed 0."""
-    return load_generator(GAN_WEIGHTS, CPU)(draw_latents(count, LATENT).float())
+    return load_generator()(TRUNCATION * draw_latents(count, LATENT).float())
 
 
 def draw_neighbours(data_dir, path):
     """8 generated faces and the three training faces nearest to each, mirrored or not, by their pixels at 32x32."""
     fakes, images = gan_faces(8), load_faces(data_dir, "train")
-    needed(len(images), 3, "training faces")
+    if len(images) < 3:
+        raise SystemExit(f"{len(images)} training faces are too few: 3 needed")
     both = torch.cat([F.avg_pool2d(faces, 2).flatten(1) for faces in (fakes, fakes.flip(3))])
     distances = torch.cat([torch.cdist(both, F.avg_pool2d(part.float() / 255, 2).flatten(1))
                            for part in images.split(2000)], 1)
     nearest = distances.view(2, 8, -1).amin(0).topk(3, largest=False).indices.T
     faces = torch.cat([fakes, *(images[i].float() / 255 for i in nearest)])
     figure, axis = plt.subplots(figsize=(3.4, 1.5), layout="constrained")
-    show_rows(axis, grid(to_pixels(faces)), ["generated", "nearest\ntraining face", "2nd nearest", "3rd nearest"])
+    show_rows(axis, grid(faces), ["generated", "nearest\ntraining face", "2nd nearest", "3rd nearest"])
     save_figure(figure, path)
 
 
 @torch.inference_mode()
 def draw_vae_and_gan(data_dir, path):
     """16 faces each of the VAE, of the GAN and of the training set."""
-    vae, latent_dim = load_vae(VAE_WEIGHTS, CPU)
-    sets = {"VAE": vae.sampler()(draw_latents(16, latent_dim).float()), "GAN": gan_faces(16),
+    vae, latent_dim = load_vae()
+    sets = {"VAE": sampler(vae)(draw_latents(16, latent_dim).float()), "GAN": gan_faces(16),
             "training faces": load_faces(data_dir, "train", 16) / 255}
     figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.4), layout="constrained")
     for axis, (title, faces) in zip(axes, sets.items()):
-        show_picture(axis, grid(to_pixels(faces), columns=4))
+        show_picture(axis, grid(faces, columns=4))
         axis.set_title(title)
     save_figure(figure, path)
 
 
 def load_pair(problem, source, target):
-    return load_digit_net(os.path.join(ROOT, problem, "weights", f"{source}_{target}.pth"), CPU)
+    return load_digit_net(ROOT / problem / "weights" / f"{source}_{target}.pth")
 
 
 @functools.cache
@@ -223,7 +207,7 @@ def embedded(data_dir, problem, source, target):
     for domain in (source, target):
         x, y = load_labelled(data_dir, domain, "test")
         subset = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:SAMPLES]
-        features.append(forward(net.features, x[subset], CPU))
+        features.append(run_in_batches(net.features, x[subset]))
         labels.append(y[subset])
     return embed(torch.cat(features)), torch.cat(labels), [0] * len(labels[0]) + [1] * len(labels[1])
 
@@ -242,7 +226,7 @@ def draw_mistakes(problem, data_dir, path):
     tests, shares = {}, []
     for target, source in SCENARIOS.items():
         images, labels = load_labelled(data_dir, target, "test")
-        confidence, predicted = forward(load_pair(problem, source, target), images, CPU).softmax(1).max(1)
+        confidence, predicted = run_in_batches(load_pair(problem, source, target), images).softmax(1).max(1)
         title = f"{TITLES[source]} → {TITLES[target]}, {len(labels):,} images"
         tests[title] = images, labels, confidence, predicted
         shares.append(100 * confusion_matrix(labels, predicted, labels=range(CLASSES), normalize="true"))
@@ -289,12 +273,11 @@ def main():
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="FIGURE", default=list(FIGURES),
                         help=", ".join(FIGURES))
-    parser.add_argument("--output-dir", default=os.path.join(os.path.dirname(RESULTS), "figures"))
+    parser.add_argument("--output-dir", default=ROOT / "report" / "figures")
     args = parser.parse_args()
-    make_folder(args.output_dir)
     missing = 0
     for name in args.only:
-        path = os.path.join(args.output_dir, f"{name}.tex" if name == "tables" else f"{name}.png")
+        path = Path(args.output_dir, f"{name}.tex" if name == "tables" else f"{name}.png")
         try:
             FIGURES[name](args.data_dir, path)
             print(f"wrote {path}", flush=True)

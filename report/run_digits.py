@@ -5,20 +5,22 @@
     python3 report/run_digits.py p4_ablation --data-dir hw3_data --seeds 0
     python3 report/run_digits.py p3 --data-dir hw3_data --ship     # and ship seed 0's DANN models (p4: AdaMatch)
 
-All runs are trained first. Then each is scored once on the target's test images, with the commands that anyone else
-would use. The scores go into report/results/TABLE.csv.
+All runs are trained first. Then each is scored once on the target's test images, as inference.py and common.evaluate
+do. The scores go into report/results/TABLE.csv; rows of other seeds stay.
 """
-import csv
-import os
-import statistics
 import sys
+from pathlib import Path
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
+import pandas
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import SCENARIOS
 from common.evaluate import accuracy
-from common.files import write_csv
-from common.runtime import LARGEST_SEED, at_least, say
-from report.runs import RESULTS, ROOT, make_parser, read_log, run, ship, train, train_seconds
+from common.predict import load_digit_net, predict_folder
+from common.training import at_least
+from p3_dann import train as p3
+from p4_uda import train as p4
+from report.runs import RESULTS, make_parser, read_log, ship, train, write_results
 
 SHORT = ["--epochs", "5"]  # a fifth of the length
 PARTS = {"align": "distribution alignment", "relative": "relative threshold",
@@ -36,75 +38,87 @@ TABLES = {
            "target": ("target only, augmented as AdaMatch", ["--mode", "target"])},
     "p4_ablation": ABLATION,
 }
-FOLDERS = {"p3": "p3_dann", "p4": "p4_uda", "p4_ablation": "p4_uda"}
+TRAINERS = {"p3": p3, "p4": p4, "p4_ablation": p4}
 TARGETS = {"p3": list(SCENARIOS), "p4": list(SCENARIOS), "p4_ablation": ["svhn"]}  # svhn: the hardest pair
-SHIPPED = {"p3": "dann", "p4": "uda"}
+SHIPPED = {"p3": ("p3_dann", "dann"), "p4": ("p4_uda", "uda")}
 
 
-def score(table, data_dir, out_dir, target):
-    """(correct, total) on the target's test images."""
-    prediction, split = os.path.join(out_dir, "pred.csv"), os.path.join(data_dir, "digits", target, "test")
-    run(os.path.join(ROOT, FOLDERS[table], "inference.py"), "--img-dir", split, "--target", target,
-        "--output", prediction, "--weights", os.path.join(out_dir, "model.pth"))
-    return accuracy(prediction, f"{split}.csv")
+def score(data_dir, out_dir, target):
+    """(correct, total) of a run's model on the target's test images."""
+    folder, prediction = Path(data_dir, "digits", target, "test"), Path(out_dir, "pred.csv")
+    predict_folder(load_digit_net(Path(out_dir, "model.pth")), folder, prediction)
+    return accuracy(prediction, f"{folder}.csv")
+
+
+def read_table(table):
+    """A table's results, one row a run; exits with one line where a row of the table has none."""
+    results = pandas.read_csv(RESULTS / f"{table}.csv")
+    for target in TARGETS[table]:
+        for mode in TABLES[table].keys() - set(results["mode"][results["target"] == target]):
+            raise SystemExit(f"report/results/{table}.csv has no row {mode} of the target {target}")
+    return results
 
 
 def table_rows(table):
-    """[title, cell, ...] for each row of a table, from its results file: mean ± standard deviation over seeds in %."""
-    with open(os.path.join(RESULTS, f"{table}.csv"), newline="") as file:
-        rows = list(csv.DictReader(file))
+    """[title, cell, ...] for each row of a table: mean ± standard deviation over seeds in %."""
+    accuracies = read_table(table).groupby(["mode", "target"])["accuracy"]
+    means, deviations = accuracies.mean(), accuracies.std()  # nan for a single seed
     for mode, (title, _) in TABLES[table].items():
-        cells = [title]
-        for target in SCENARIOS:
-            values = [float(r["accuracy"]) for r in rows if (r["target"], r["mode"]) == (target, mode)]
-            deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.mean(values):.1f}{deviation}" if values else "")
-        yield cells
+        yield [title, *(shown(means[mode, target], deviations[mode, target]) for target in TARGETS[table])]
+
+
+def shown(mean, deviation):
+    """Two decimals where one would make a deviation of 0.0."""
+    digits = 2 if deviation < 0.05 else 1
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation >= 0 else "")
 
 
 def print_table(table):
-    header = "| |" + "".join(f" {source} → {target} |" for target, source in SCENARIOS.items())
-    lines = [header, "|---" * (len(SCENARIOS) + 1) + "|"]
+    header = "| |" + "".join(f" {SCENARIOS[target]} → {target} |" for target in TARGETS[table])
+    lines = [header, "|---" * (len(TARGETS[table]) + 1) + "|"]
     for shown in {"p4": ["p3", "p4"]}.get(table, [table]):
         lines += [f"| {' | '.join(cells)} |" for cells in table_rows(shown)]
-    say("\n".join(lines))
+    print("\n".join(lines))
 
 
 def main():
     parser = make_parser(__doc__, TABLES)
-    parser.add_argument("--seeds", type=at_least(0, most=LARGEST_SEED), nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     if args.ship and (args.table not in SHIPPED or 0 not in args.seeds):
         parser.error("--ship needs table p3 or p4 with seed 0")
 
     table = args.table
+    for target in TARGETS[table]:  # before hours of training
+        truth = Path(args.data_dir, "digits", target, "test.csv")
+        if not truth.exists():
+            raise SystemExit(f"no {truth}, which the scores need")
     rows = [(SCENARIOS[target], target, mode, seed)
             for seed in args.seeds for target in TARGETS[table] for mode in TABLES[table]]
-    for target in TARGETS[table]:  # before hours of training
-        truth = os.path.join(args.data_dir, "digits", target, "test.csv")
-        if not os.path.exists(truth):
-            raise SystemExit(f"no {truth}, which the scores need")
-    out_dirs = {row: os.path.join(args.runs_dir, "_".join([table[:2], *map(str, row)])) for row in rows}
+    out_dirs = {row: Path(args.runs_dir, "_".join([table[:2], *map(str, row)])) for row in rows}
     commands = {}
-    for row in rows:
-        source, target, mode, seed = row
+    for source, target, mode, seed in rows:
         options = ["--source", source, "--target", target, *TABLES[table][mode][1], "--seed", str(seed)]
-        commands[row] = train(os.path.join(FOLDERS[table], "train.py"), options, args.data_dir, out_dirs[row])
+        commands[source, target, mode, seed] = train(TRAINERS[table], options, args.data_dir,
+                                                     out_dirs[source, target, mode, seed])
     results = []
     for row in rows:
-        correct, total = score(table, args.data_dir, out_dirs[row], row[1])
+        correct, total = score(args.data_dir, out_dirs[row], row[1])
         log = read_log(out_dirs[row])
-        information = log[-1].get("target_information", "")[:5]
-        results.append((*row, correct, total, f"{100 * correct / total:.2f}", information, train_seconds(log),
-                        commands[row]))
-    header = ("source", "target", "mode", "seed", "correct", "total", "accuracy", "target_information",
-              "train_seconds", "command")
-    write_csv(os.path.join(RESULTS, f"{table}.csv"), header, results)
+        information = log["target_information"].iloc[-1].round(3) if "target_information" in log else ""
+        results.append(dict(zip(("source", "target", "mode", "seed"), row)) | {
+            "correct": correct, "total": total, "accuracy": f"{100 * correct / total:.2f}",
+            "target_information": information, "train_seconds": round(log["seconds"].sum()), "command": commands[row]})
+    write_results(table, results, ("source", "target", "mode", "seed"))
     if args.ship:
-        ship(FOLDERS[table], {f"{source}_{target}": out_dirs[source, target, mode, seed]
-                              for source, target, mode, seed in rows if (mode, seed) == (SHIPPED[table], 0)})
+        problem, shipped = SHIPPED[table]
+        ship(problem, {f"{source}_{target}": out_dirs[source, target, mode, seed]
+                       for source, target, mode, seed in rows if (mode, seed) == (shipped, 0)})
     print_table(table)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the same command continues")

@@ -1,20 +1,21 @@
 """The report's tables and numbers as LaTeX commands, made from report/results, the logs and the weights' settings."""
-import os
 import shlex
 
+import pandas
+
 from common.data import SCENARIOS
-from common.files import write_text
+from common.files import write_output
 from common.weights import load_weights
 from p2_gan.train import SETTINGS as GAN_SETTINGS
-from report.run_digits import TABLES, table_rows
+from report.run_digits import TABLES, read_table, table_rows
+from report.run_faces import GANS as GAN_ROWS
+from report.run_faces import VAES as VAE_ROWS
 from report.runs import RESULTS, ROOT
-
-import pandas
 
 TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
 PAIRS = [f"{TITLES[source]} → {TITLES[target]}" for target, source in SCENARIOS.items()]
 CODES = ("Um", "Ms", "Su")  # the pairs in the names of commands, and of the columns in peers.csv
-PEERS_FILE = os.path.join(ROOT, "report", "peers.csv")
+PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
 VAES = {"real faces": "other real faces", "shipped": "shipped model"}  # the other rows differ by their columns alone
 GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "shipped": "shipped model"}
@@ -28,7 +29,15 @@ SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl
 
 
 def read(name):
-    return pandas.read_csv(os.path.join(RESULTS, name))
+    return pandas.read_csv(RESULTS / name)
+
+
+def read_faces(table):
+    """The results of problem 1 or 2 by row; exits with one line where a row has none."""
+    results = read(f"{table}.csv").set_index("row")
+    for row in {"p1": VAE_ROWS, "p2": GAN_ROWS}[table].keys() - set(results.index):
+        raise SystemExit(f"report/results/{table}.csv has no row {row}")
+    return results
 
 
 def power(value):
@@ -63,7 +72,7 @@ def tabular(header, rows):
 
 def vae_runs():
     """The rows of p1.csv as dicts, with a name in words, and epochs and width: the command's or the shipped model's."""
-    config = load_weights(os.path.join(ROOT, SETTINGS["vae"][0]))[1]
+    config = load_weights(ROOT / SETTINGS["vae"][0])[1]
     for row in read("p1.csv").to_dict("records"):
         words = shlex.split(row["command"]) if isinstance(row["command"], str) else []
         options = dict(zip(words[2::2], words[3::2]))
@@ -86,7 +95,7 @@ def gan_rows():
 
 
 def face_rows():
-    tables = {table: read(f"{table}.csv").set_index("row") for table in ("p1", "p2")}
+    tables = {table: read_faces(table) for table in ("p1", "p2")}
     for (table, row), title in FACES.items():
         run = tables[table].loc[row]
         yield (title, rounded(run.fd_efflite), rounded(run.fd_test), rounded(run.precision, 2), rounded(run.recall, 2))
@@ -114,7 +123,7 @@ def ablation_rows():
 def setting_commands():
     """A command for each setting of SETTINGS, such as vaeBatchSize, and the number of weights in millions."""
     for model, (path, names) in SETTINGS.items():
-        state, config = load_weights(os.path.join(ROOT, path))
+        state, config = load_weights(ROOT / path)
         if model == "gan":  # what an older file does not name
             config = {**GAN_SETTINGS[config["model"]], **config}
         for name in names:  # a command's name has no digits
@@ -130,7 +139,7 @@ def setting_commands():
 
 def face_commands():
     """Commands for problems 1 and 2."""
-    vaes, gans = read("p1.csv").set_index("row"), read("p2.csv").set_index("row")
+    vaes, gans = read_faces("p1"), read_faces("p2")
     sweep = vaes[vaes.index.str.startswith("lambda_")]
     vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
     accuracy = (gan_log["accuracy_real"] + gan_log["accuracy_fake"]) / 2
@@ -159,8 +168,8 @@ def digit_commands():
     """Commands for problems 3 and 4."""
     source, dann, target = table_rows("p3")
     augmented, uda, bound = table_rows("p4")
-    ablation, peers = read("p4_ablation.csv").set_index("mode")["accuracy"], read(PEERS_FILE)
-    svhn = read("p4.csv").query("target == 'svhn' and mode == 'uda'")
+    ablation, peers = read_table("p4_ablation").set_index("mode")["accuracy"], read(PEERS_FILE)
+    svhn = read_table("p4").query("target == 'svhn' and mode == 'uda'")
     return {
         "dannTable": tabular(["", *PAIRS], [source, dann, target, *peer_rows(["source", "dann", "target"])]),
         "udaTable": tabular(["", *PAIRS], [dann, augmented, uda, bound, *peer_rows(["improved"])]),
@@ -176,4 +185,4 @@ def digit_commands():
 def write_tables(path):
     """Write \\newcommand for each table and number of report.tex."""
     commands = {**face_commands(), **digit_commands(), **dict(setting_commands())}
-    write_text(path, "".join(f"\\newcommand{{\\{name}}}{{{text}}}\n" for name, text in commands.items()))
+    write_output(path, "".join(f"\\newcommand{{\\{n}}}{{{text}}}\n" for n, text in commands.items()).encode())

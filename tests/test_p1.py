@@ -1,24 +1,14 @@
-"""Problem 1: the VAE, its loss and its reconstructions; the Fréchet distance."""
-import csv
-import os
-import sys
-
-from common.pictures import write_grid
-from p1_vae import inference, train
-from p1_vae.model import VAE, Flow, kl_divergence
-from report.fd_efflite import features, frechet, precision_and_recall
-from report.runs import read_log
-
+"""Problem 1: the VAE's loss, its second stage, its reconstructions."""
 import numpy as np
+import pandas
 import pytest
 import torch
-from conftest import ROOT, assert_resume_is_bit_for_bit, one_line_error, run_main
 from PIL import Image
 
-INFERENCE = os.path.join(ROOT, "p1_vae", "inference.py")
-FACES = os.path.join(ROOT, "report", "figures")  # a folder of images
-TINY = ["--width", "2", "--latent-dim", "8", "--epochs", "2", "--flow-epochs", "2", "--batch-size", "8",
-        "--device", "cpu"]
+from common.pictures import draw_latents, grid
+from p1_vae import inference, train
+from p1_vae.flow import Flow, encode_all
+from p1_vae.model import VAE, kl_divergence, reparameterize
 
 
 def test_kl_equals_torch_distributions():
@@ -28,44 +18,46 @@ def test_kl_equals_torch_distributions():
     torch.testing.assert_close(kl_divergence(mean, log_variance), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_shapes_and_ranges():
-    net = VAE(width=4, latent_dim=6)
-    x, mean, log_variance = net(torch.rand(3, 3, 64, 64))
-    assert x.shape == (3, 3, 64, 64) and 0 <= x.min() and x.max() <= 1
-    assert mean.shape == log_variance.shape == (3, 6)
+def test_reparameterization_has_the_posteriors_spread_and_passes_gradients():
+    mean, log_variance = torch.full((20000, 2), 3.0), torch.tensor([1, 0.01]).log().repeat(20000, 1)
+    mean.requires_grad_(), log_variance.requires_grad_()
+    z = reparameterize(mean, log_variance)
+    torch.testing.assert_close(z.mean(0), torch.tensor([3.0, 3.0]), rtol=0, atol=0.03)
+    torch.testing.assert_close(z.std(0), torch.tensor([1.0, 0.1]), rtol=0.03, atol=0)
+    z.square().sum().backward()  # d/d mean = 2 z; d/d log variance = 2 z * (z - mean) / 2
+    torch.testing.assert_close(mean.grad, 2 * z)
+    torch.testing.assert_close(log_variance.grad, z * (z - mean), rtol=1e-3, atol=1e-3)
 
 
-def test_noise_has_the_posteriors_spread():
-    net = VAE(width=4, latent_dim=6).eval()
-    net.decode = lambda z: z
-    with torch.no_grad():
-        z, mean, log_variance = net(torch.rand(1, 3, 64, 64).expand(4000, 3, 64, 64)[:500])
-        noise = (z - mean) / (0.5 * log_variance).exp()
-    assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.1
-
-
-def test_steps_lower_the_loss():
+def test_the_loss_is_the_mse_plus_the_weighted_kl():
     torch.manual_seed(0)
-    net, x = VAE(width=4, latent_dim=8), 0.3 * torch.rand(8, 3, 1, 1).expand(8, 3, 64, 64)
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    losses = []
-    for _ in range(12):
-        y, mean, log_variance = net(x)
-        loss = (y - x).square().mean() + 1e-4 * kl_divergence(mean, log_variance).sum(1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    vae, x = VAE(width=2, latent_dim=6), torch.rand(8, 3, 64, 64)
+    losses = {}
+    for weight in (0.0, 1.0, 3.0):
+        torch.manual_seed(1)
+        losses[weight], metrics = train.vae_loss(vae, x, weight)
+    torch.manual_seed(1)
+    reconstruction, mean, log_variance = vae(x)
+    assert metrics["mse"].item() == pytest.approx((reconstruction - x).square().mean().item(), rel=1e-3)
+    kl = kl_divergence(mean, log_variance).sum(1).mean().item()  # nats an image
+    assert metrics["kl"].shape == (6,) and metrics["kl"].sum().item() == pytest.approx(kl, rel=1e-3)
+    assert losses[0].item() == pytest.approx(metrics["mse"].item())
+    assert (losses[1] - losses[0]).item() == pytest.approx(kl, rel=1e-3) and kl > 0
+    assert (losses[3] - losses[0]).item() == pytest.approx(3 * kl, rel=1e-3)
 
 
-def test_the_warm_up_lets_the_kl_grow(data_dir, tmp_path, monkeypatch):
-    kl = {}
-    for epochs in ("0", "1000"):
-        run_main(train, monkeypatch, "--data-dir", data_dir, *TINY, "--kl-weight", 1, "--warm-up", epochs,
-                 "--out-dir", tmp_path / epochs)
-        kl[epochs] = float(read_log(tmp_path / epochs)[-1]["kl"])
-    assert kl["0"] < kl["1000"]
+def test_what_the_decoder_sees_is_a_draw_and_the_reconstruction_is_not():
+    vae, x = VAE(width=2, latent_dim=6).eval(), torch.rand(1, 3, 64, 64)
+    assert not torch.equal(vae(x)[0], vae(x)[0])
+    torch.testing.assert_close(vae.decode(vae.encode(x)[0]), vae.decode(vae.encode(x)[0]))
+
+
+def test_the_kls_weight_ramps_up_over_the_first_epoch(data_dir, tmp_path, monkeypatch):
+    weights, loss = [], train.vae_loss
+    monkeypatch.setattr(train, "vae_loss", lambda vae, x, weight: weights.append(weight) or loss(vae, x, weight))
+    train.main(["--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--width", "2", "--latent-dim", "8",
+                "--epochs", "2", "--flow-epochs", "0", "--batch-size", "8", "--kl-weight", "0.5", "--device", "cpu"])
+    assert weights == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, *[0.5] * 5])
 
 
 def learnt_flow(draw_codes):
@@ -81,7 +73,7 @@ def learnt_flow(draw_codes):
     return flow.requires_grad_(False)
 
 
-def test_the_flow_learns_where_the_codes_are():
+def test_the_flow_leads_from_noise_to_where_the_codes_are():
     centre, spread = torch.tensor([3.0, -1]), torch.tensor([0.2, 2])
     codes = learnt_flow(lambda count: centre + spread * torch.randn(count, 2))(torch.randn(2000, 2), guidance=1)
     torch.testing.assert_close(codes.mean(0), centre, rtol=0, atol=0.25)
@@ -108,78 +100,32 @@ def test_the_flow_starts_as_the_gaussian_of_the_codes():
     torch.testing.assert_close(codes.T.cov(), mean.T.cov() + 0.04 * torch.eye(3), rtol=0.05, atol=0.02)
 
 
-def test_an_interrupted_second_stage_resumes_bit_for_bit(data_dir, tmp_path, monkeypatch):
-    assert_resume_is_bit_for_bit(train, ["--data-dir", data_dir, *TINY], tmp_path, monkeypatch, after=3)
+def test_the_flow_learns_the_codes_of_all_faces_and_of_their_mirror_images():
+    class Corners:  # codes are the red values of the upper corners
+        def encode(self, x):
+            return x[:, 0, 0, [0, -1]], x[:, 0, 0, [0, -1]] - 5
+    faces = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    faces[:, 0, 0, 0] = torch.tensor([51, 102, 153])
+    mean, log_variance = encode_all(Corners(), faces)
+    assert mean.tolist() == pytest.approx(np.array([[0.2, 0], [0.4, 0], [0.6, 0], [0, 0.2], [0, 0.4], [0, 0.6]]))
+    torch.testing.assert_close(log_variance, mean - 5)
 
 
-def test_the_flow_can_be_left_out(python, tmp_path):
-    for name, options in (("flow.png", []), ("noise.png", ["--without-flow"])):
-        process = python(INFERENCE, "--output", name, *options, cwd=tmp_path)
-        assert process.returncode == 0, process.stderr
-    net, latent_dim = inference.load_vae(inference.WEIGHTS, torch.device("cpu"))
-    for name, generate in (("flow.png", net.sampler()), ("noise.png", net.decoder)):
-        write_grid(tmp_path / "expected.png", generate, latent_dim)
-        assert (tmp_path / name).read_bytes() == (tmp_path / "expected.png").read_bytes()
+def test_what_is_drawn_with_and_without_the_second_stage(tmp_path):
+    inference.main(["--output", str(tmp_path / "noise.png"), "--without-flow"])
+    vae, latent_dim = inference.load_vae()
+    with torch.inference_mode():
+        expected = grid(vae.decoder.double()(draw_latents(32, latent_dim)))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "noise.png")), expected)
 
 
-def test_precision_and_recall_by_hand():
-    real = torch.tensor([[0.0, 0], [1, 0], [10, 0], [12, 0]])  # with k = 1: balls of radius 1, 1, 2 and 2
-    generated = torch.tensor([[1.5, 0], [1.8, 0], [5, 0], [5.5, 0]])  # 0.3, 0.3, 0.5 and 0.5
-    assert precision_and_recall(real, generated, k=1) == (0.5, 0.0)
-    assert precision_and_recall(generated, real, k=1) == (0.0, 0.5)
-    assert precision_and_recall(real, real + 0.1, k=1) == (1, 1)
-
-
-def test_frechet_distance_equals_its_closed_form():
-    """Of Gaussians with diagonal covariances: the squared distances of the means and of the standard deviations."""
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn(4000, 3, generator=generator, dtype=torch.float64)
-    a = (a - a.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(a.T.cov())).T  # mean 0 and covariance I, exactly
-    assert frechet(a, a * torch.tensor([1, 2, 3]) + 1) == pytest.approx(3 + 0 + 1 + 4)
-    assert frechet(a, a.flip(0)) == pytest.approx(0, abs=1e-9)
-
-
-def test_the_features_packages_absence_is_said(monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(SystemExit, match="pip install efficientnet-lite-pytorch"):
-        features(FACES, [])
-
-
-def test_reconstruction(data_dir, python, tmp_path):
-    folder = os.path.join(data_dir, "face", "test")
-    process = python(INFERENCE, "--reconstruct", folder, "--output-dir", "r", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    with open(tmp_path / "r" / "mse.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["image_name"] for row in rows] == sorted(os.listdir(folder))
-    assert len(os.listdir(tmp_path / "r")) == len(rows) + 1
-    for row in rows[:3]:
-        pair = [np.asarray(Image.open(os.path.join(d, row["image_name"]))) / 255 for d in (folder, tmp_path / "r")]
-        assert float(row["mse"]) == pytest.approx(((pair[0] - pair[1]) ** 2).mean(), rel=0.02, abs=1e-4)
-
-
-def test_reconstructions_have_the_format_of_their_names(tmp_path):
-    formats = {"a.jpg": "JPEG", "b.JPEG": "JPEG", "c.bmp": "BMP", "d.png": "PNG", "e.webp": "WEBP"}
-    for name in formats:
-        Image.new("RGB", (64, 64), "red").save(tmp_path / name)
-    inference.reconstruct(VAE(width=2, latent_dim=4).eval(), str(tmp_path), str(tmp_path / "r"), torch.device("cpu"))
-    assert {name: Image.open(tmp_path / "r" / name).format for name in formats} == formats
-
-
-@pytest.mark.parametrize("name", ["no extension", "a.xbm"])
-def test_reconstructions_that_cannot_be_written(name, tmp_path):
-    Image.new("RGB", (64, 64)).save(tmp_path / name, "PNG")
-    with pytest.raises(SystemExit, match=f"no picture can be written under the name {name}"):
-        inference.reconstruct(None, str(tmp_path), str(tmp_path / "r"), torch.device("cpu"))
-    assert os.listdir(tmp_path) == [name]
-
-
-@pytest.mark.parametrize("options, message", [
-    (["--num-images", "2", "--output-dir", "a file"], "cannot make the folder"),
-    (["--reconstruct", "nowhere", "--output-dir", "r"], "not found"),
-    (["--reconstruct", FACES, "--output-dir", FACES], "would replace the images"),
-])
-def test_bad_folders(options, message, python, tmp_path):
-    (tmp_path / "a file").write_text("kept")
-    assert message in one_line_error(python(INFERENCE, *options, cwd=tmp_path))
-    assert os.listdir(tmp_path) == ["a file"]
+def test_reconstruction(data_dir, tmp_path):
+    faces = data_dir / "face" / "test"
+    inference.main(["--reconstruct", str(faces), "--output-dir", str(tmp_path)])
+    table = pandas.read_csv(tmp_path / "mse.csv")
+    assert list(table["image_name"]) == [f"{i:05d}.png" for i in range(40)] and len(list(tmp_path.iterdir())) == 41
+    for name, mse in table.head(3).itertuples(index=False):
+        a, b = (np.asarray(Image.open(folder / name)) / 255 for folder in (faces, tmp_path))
+        assert mse == pytest.approx(((a - b) ** 2).mean(), rel=0.02, abs=1e-4)
+    with pytest.raises(SystemExit, match="would replace the images"):
+        inference.main(["--reconstruct", str(faces), "--output-dir", str(faces)])

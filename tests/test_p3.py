@@ -1,36 +1,114 @@
-"""Problem 3: the gradient reversal, its schedule, the networks."""
-from common.digit_net import DigitNet
-from p3_dann import train
-from p3_dann.model import DomainDiscriminator, GradientReversal
+"""Problem 3: DANN. Broken at any line of its loss or its schedule, a test here fails."""
+import math
 
 import pytest
 import torch
 
+from common.digit_net import DigitNet
+from p3_dann import train
+from p3_dann.model import DomainDiscriminator, GradientReversal
 
-def test_gradient_reversal_by_hand():
+
+@pytest.fixture
+def batch():
+    """Source images, their labels, and target images that differ from them in brightness along a ramp."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 256, (8, 3, 28, 28), dtype=torch.uint8)
+    target = (torch.arange(28) * 9).expand(8, 3, 28, 28).to(torch.uint8)
+    return x, torch.arange(8), target
+
+
+@pytest.fixture
+def nets():
+    torch.manual_seed(0)
+    return DigitNet(2), DomainDiscriminator(2)
+
+
+def dann(nets, batch, strength):
+    """The loss under the same augmentation each time, and its metrics."""
+    torch.manual_seed(1)
+    return train.dann_loss(*nets, *batch, strength)
+
+
+def gradient(nets, batch, strength):
+    """[the net's, the discriminator's] gradient of the loss, a list of tensors each."""
+    loss, _ = dann(nets, batch, strength)
+    parameters = [list(net.parameters()) for net in nets]
+    found = torch.autograd.grad(loss, sum(parameters, []))
+    return found[:len(parameters[0])], found[len(parameters[0]):]
+
+
+def domain_loss_after(nets, batch, which, step):
+    """The domain loss after one net's parameters have moved by `step`, a list of tensors."""
+    parameters = list(nets[which].parameters())
+    with torch.no_grad():
+        torch._foreach_add_(parameters, step)
+        loss = dann(nets, batch, 1.0)[1]["domain_loss"].item()
+        torch._foreach_sub_(parameters, step)
+    return loss
+
+
+def test_the_reversal_layer_by_hand():
     x = torch.tensor([1.0, -2.0], requires_grad=True)
-    w = torch.tensor([3.0, 5.0], requires_grad=True)
     y = GradientReversal.apply(x, 0.25)
     assert torch.equal(y, x)
-    (w * y ** 2).sum().backward()  # d/dx = 2 w x = (6, -20), reversed and scaled; d/dw = x^2, untouched
-    assert x.grad.tolist() == [-1.5, 5.0]
-    assert w.grad.tolist() == [1.0, 4.0]
+    (3 * y ** 2).sum().backward()  # 6 x = (6, -12), reversed and scaled
+    assert x.grad.tolist() == [-1.5, 3.0]
 
 
-def test_reversal_schedule_is_the_published_one():
-    assert train.reversal_strength(0, 100, 1) == 0
-    assert train.reversal_strength(10, 100, 1) == pytest.approx(0.462117, abs=1e-6)  # tanh(10 p / 2)
-    assert train.reversal_strength(100, 100, 0.5) == pytest.approx(0.5 * 0.999909, abs=1e-6)
+def test_the_net_goes_against_the_discriminator_and_the_discriminator_does_not(nets, batch):
+    before = dann(nets, batch, 1.0)[1]["domain_loss"].item()
+    plain, reversed_ = gradient(nets, batch, 0.0), gradient(nets, batch, 1.0)
+    added = [-0.003 * (a - b) for a, b in zip(reversed_[0], plain[0])]  # what the reversal adds to a step of the net
+    assert domain_loss_after(nets, batch, 0, added) > before + 1e-4
+    assert domain_loss_after(nets, batch, 1, [-0.1 * g for g in reversed_[1]]) < before - 1e-4
 
 
-def test_shapes():
-    net, discriminator = DigitNet(4), DomainDiscriminator(4)
-    features = net.features(torch.rand(5, 3, 28, 28))
-    assert features.shape == (5, 32)
-    assert net(torch.rand(5, 3, 28, 28)).shape == (5, 10)
-    assert discriminator(features).shape == (5,)
+def test_the_reversal_is_as_strong_as_said(nets, batch):
+    none, half, full = (gradient(nets, batch, strength) for strength in (0.0, 0.5, 1.0))
+    for a, b, c in zip(none[0], half[0], full[0]):
+        torch.testing.assert_close(b - a, (c - a) / 2, rtol=1e-2, atol=1e-5)
+    torch.testing.assert_close(none[1], full[1])  # the discriminator learns at its full rate from the start
 
 
-def test_input_brightness_and_contrast_do_not_matter():
-    net, x = DigitNet(4).eval(), torch.rand(5, 3, 28, 28)
+def test_domain_labels(nets, batch):
+    """A discriminator that is right about every image has no loss: 1 for the source, which comes first, 0 after it."""
+    right = torch.tensor([20.0] * 8 + [-20.0] * 8)
+    _, metrics = train.dann_loss(nets[0], lambda features: right, *batch, 1.0)
+    assert metrics["domain_loss"] < 1e-6 and metrics["domain_accuracy"] == 1
+    _, metrics = train.dann_loss(nets[0], lambda features: -right, *batch, 1.0)
+    assert metrics["domain_loss"] > 10 and metrics["domain_accuracy"] == 0
+
+
+def test_what_enters_which_part_of_the_loss(nets, batch):
+    """In eval mode, without shared batch statistics: target images in the domain loss, labels in the class loss."""
+    x, y, target = batch
+    nets[0].eval()
+    (loss, old), (_, other) = dann(nets, batch, 1.0), dann(nets, (x, y, 255 - target), 1.0)
+    assert old["class_loss"] == other["class_loss"] and old["domain_loss"] != other["domain_loss"]
+    assert loss == old["class_loss"] + old["domain_loss"]
+    _, other = dann(nets, (x, y.flip(0), target), 1.0)
+    assert old["class_loss"] != other["class_loss"] and old["domain_loss"] == other["domain_loss"]
+
+
+def test_target_information_is_of_the_target(nets, batch):
+    """The shares and the entropy in the log are means over the target's predictions."""
+    nets[0].eval()
+    with torch.no_grad():
+        nets[0].classifier.weight.zero_()
+        nets[0].classifier.bias[:] = torch.tensor([math.log(9), *[0.0] * 9])
+    _, metrics = dann(nets, batch, 1.0)
+    assert metrics["target_shares"].tolist() == pytest.approx([0.5] + [1 / 18] * 9)
+    assert metrics["target_entropy"].item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(18))
+
+
+def test_the_schedule_is_the_published_one():
+    """Ganin et al. 2016, section 5.2.2: 2 / (1 + exp(-10 p)) - 1 = tanh(5 p)."""
+    assert [train.reversal_strength(step, 100, 0.5) for step in (0, 10, 100)] == pytest.approx(
+        [0, 0.5 * math.tanh(0.5), 0.5 * math.tanh(5)])
+
+
+def test_shapes_and_that_brightness_and_contrast_do_not_matter(nets):
+    net, x = nets[0].eval(), torch.rand(5, 3, 28, 28)
+    assert net.features(x).shape == (5, 16) and net(x).shape == (5, 10) and nets[1](net.features(x)).shape == (5,)
     torch.testing.assert_close(net(0.5 * x + 0.2), net(x), rtol=0.02, atol=0.02)

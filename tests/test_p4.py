@@ -1,13 +1,108 @@
-"""Problem 4: alignment, thresholds and interpolation, beside values worked out by hand."""
+"""Problem 4: AdaMatch. Broken at any line of its loss, a test here fails."""
+import pytest
+import torch
+from torch import nn
+
 from common.digit_net import DigitNet
 from p4_uda import train
 from p4_uda.model import PseudoLabels, align, interpolate, running_statistics_kept
 
-import pytest
-import torch
+SURE, UNSURE = 8.0, 0.1  # logits of one class above the others
 
 
-def test_alignment_is_per_class_and_rows_sum_to_one():
+class Fixed(nn.Module):
+    """A network that gives these logits [N, 10], whatever it sees, and keeps what it has seen."""
+
+    def __init__(self, classes, logit):
+        super().__init__()
+        self.logits = nn.Parameter(logit * nn.functional.one_hot(torch.tensor(classes), 10).float())
+
+    def forward(self, x):
+        self.seen = x
+        return self.logits[:len(x)]
+
+
+@pytest.fixture
+def batch():
+    """Four source images, their labels and eight target images; each image is of one grey."""
+    greys = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(12, 3, 28, 28)
+    return greys[:4], torch.tensor([0, 1, 2, 3]), greys[4:]
+
+
+def adamatch(batch, teacher, weight=1.0, without=("interpolation",), net=None):
+    net = net or Fixed([0, 1, 2, 3] + [9] * 8, SURE)
+    loss, metrics = train.adamatch_loss(net, teacher, PseudoLabels(without=without), *batch, weight)
+    loss.backward()
+    return net, loss, metrics
+
+
+def test_the_teachers_labels_teach_the_net_about_the_target(batch):
+    """The net believes in nines, the teacher in fives: fives rise and nines fall, for the target's rows alone."""
+    net, loss, metrics = adamatch(batch, Fixed([5] * 8, SURE))
+    gradient = net.logits.grad
+    assert (gradient[4:, 5] < -0.1).all() and (gradient[4:, 9] > 0.1).all()
+    assert loss.item() == pytest.approx((metrics["class_loss"] + metrics["target_loss"]).item())
+    for row, label in enumerate(batch[1]):
+        assert gradient[row, label] < 0 and (gradient[row].sum() - gradient[row, label]) > 0
+    assert metrics["kept_labels"].tolist() == [0, 0, 0, 0, 0, 8, 0, 0, 0, 0] and metrics["keep_rate"] == 1
+
+
+def test_the_teacher_itself_does_not_learn_from_it(batch):
+    teacher = Fixed([5] * 8, SURE)
+    adamatch(batch, teacher)
+    assert teacher.logits.grad is None
+
+
+def test_the_weight_is_that_of_the_targets_loss(batch):
+    none, half, full = (adamatch(batch, Fixed([5] * 8, SURE), weight)[0].logits.grad for weight in (0.0, 0.5, 1.0))
+    assert (none[4:] == 0).all() and (full[4:] != 0).any()
+    torch.testing.assert_close(half[4:], full[4:] / 2)
+    torch.testing.assert_close(half[:4], full[:4])
+
+
+def test_labels_that_are_not_sure_enough_do_not_teach(batch):
+    teacher = Fixed([5] * 8, SURE)
+    with torch.no_grad():
+        teacher.logits[:3] *= UNSURE / SURE
+    net, _, metrics = adamatch(batch, teacher)
+    assert (net.logits.grad[4:7] == 0).all() and (net.logits.grad[7:] != 0).any(1).all()
+    assert metrics["keep_rate"].item() == pytest.approx(5 / 8)
+
+
+def test_views(batch, monkeypatch):
+    """Weak ones of the target for the teacher; for the net half of the source weak, the rest and the target strong."""
+    monkeypatch.setattr(train, "weak_digits", lambda images: images.float())
+    monkeypatch.setattr(train, "strong_digits", lambda images: images.float() + 100)
+    teacher = Fixed([5] * 8, SURE)
+    net, *_ = adamatch(batch, teacher)
+    assert teacher.seen[:, 0, 0, 0].tolist() == list(range(4, 12))
+    assert net.seen[:, 0, 0, 0].tolist() == [0, 1, 102, 103, *range(104, 112)]
+    train.supervised_loss(net, *batch[:2])
+    assert net.seen[:, 0, 0, 0].tolist() == [0, 1, 102, 103]
+
+
+def test_the_threshold_follows_the_confidence_on_weak_source_images(batch):
+    net = Fixed([0, 1, 2, 3] + [9] * 8, SURE)
+    with torch.no_grad():
+        net.logits[:2] = 0.0  # the weak half: a confidence of 0.1
+    metrics = adamatch(batch, Fixed([5] * 8, SURE), net=net)[2]
+    assert metrics["threshold"].item() == pytest.approx(0.9 * 0.1)
+    metrics = adamatch(batch, Fixed([5] * 8, SURE), net=net, without=("interpolation", "relative"))[2]
+    assert metrics["threshold"].item() == pytest.approx(0.9)
+
+
+def test_interpolation_is_between_a_common_and_a_source_batch():
+    torch.manual_seed(0)
+    net, teacher = DigitNet(2), DigitNet(2).eval()
+    x, y, target = torch.randint(0, 256, (24, 3, 28, 28), dtype=torch.uint8).split([8, 8, 8])
+    passes = []
+    net.register_forward_hook(lambda net, inputs, outputs: passes.append((len(inputs[0]), net.layers[0][1].training)))
+    before = net.layers[0][1].num_batches_tracked.item()
+    train.adamatch_loss(net, teacher, PseudoLabels(), x, torch.arange(8), target, 1.0)
+    assert passes == [(16, True), (8, True)] and net.layers[0][1].num_batches_tracked.item() == before + 1
+
+
+def test_alignment_by_hand():
     p = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
     aligned = align(p, source_mean=torch.tensor([0.2, 0.6, 0.2]), target_mean=torch.tensor([0.4, 0.3, 0.4]))
     # the ratios are 1/2, 2 and 1/2: (0.3, 0.6, 0.05) / 0.95 and (0.1, 0.4, 0.3) / 0.8
@@ -15,23 +110,16 @@ def test_alignment_is_per_class_and_rows_sum_to_one():
     torch.testing.assert_close(aligned, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_thresholds_by_hand():
-    source = torch.tensor([[0.8, 0.2], [0.4, 0.6]])  # top probabilities 0.8 and 0.6, mean 0.7
-    target = torch.tensor([[0.64, 0.36], [0.4, 0.6], [0.45, 0.55], [0.36, 0.64]])
-    relative = PseudoLabels(2, threshold=0.9, without=("align",))
-    label, threshold, kept = relative(source, target)
-    assert label.tolist() == [0, 1, 1, 1] and threshold.item() == pytest.approx(0.63) and kept.tolist() == [1, 0, 0, 1]
-    fixed = PseudoLabels(2, threshold=0.62, without=("align", "relative"))
-    assert fixed(source, target)[1].item() == pytest.approx(0.62) and fixed(source, target)[2].tolist() == [1, 0, 0, 1]
-
-
-def test_running_means_start_uniform_and_follow_the_predictions():
+def test_pseudo_labels_by_hand():
+    """Running means start even and follow the predictions; labels are aligned by them before they are taken."""
     pseudo_labels = PseudoLabels(2, decay=0.9)
-    assert pseudo_labels.source_mean.tolist() == [0.5, 0.5]
-    label, _, _ = pseudo_labels(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.45, 0.55], [0.0, 1.0]]))
-    assert pseudo_labels.source_mean.tolist() == pytest.approx([0.55, 0.45])
-    assert pseudo_labels.target_mean.tolist() == pytest.approx([0.4725, 0.5275])  # 0.9 * 0.5 + 0.1 * (0.225, 0.775)
+    source, target = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.45, 0.55], [0.0, 1.0]])
+    label, threshold, kept = pseudo_labels(source, target)
+    assert pseudo_labels.source_mean.tolist() == pytest.approx([0.55, 0.45])  # 0.9 * 0.5 + 0.1 * (1, 0)
+    assert pseudo_labels.target_mean.tolist() == pytest.approx([0.4725, 0.5275])  # ... + 0.1 * (0.225, 0.775)
     assert label.tolist() == [0, 1]  # 0.45 * 0.55 / 0.4725 > 0.55 * 0.45 / 0.5275
+    assert threshold.item() == pytest.approx(0.9) and kept.tolist() == [0, 1]
+    assert PseudoLabels(2, without=("align",))(source, target)[0].tolist() == [1, 1]
 
 
 def test_interpolation_stays_between_and_passes_gradients():
@@ -42,21 +130,17 @@ def test_interpolation_stays_between_and_passes_gradients():
     torch.testing.assert_close(a.grad + b.grad, torch.ones(50, 10))
 
 
-def test_second_pass_leaves_running_statistics_alone():
+def test_the_second_pass_leaves_running_statistics_alone():
     net, x = DigitNet(2).train(), torch.rand(8, 3, 28, 28)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     with running_statistics_kept(net):
         inside = net(x)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert torch.equal(net(x), inside)  # it normalised by the batch, as training does
-    assert not torch.equal(net.state_dict()["layers.0.1.running_mean"], before["layers.0.1.running_mean"])
 
 
-def test_target_weight_rises_over_the_first_half():
+def test_schedule_and_divergence_by_hand():
     assert [train.target_weight(step, 800) for step in (0, 200, 400, 800)] == pytest.approx([0, 0.5, 1, 1])
-
-
-def test_divergence_by_hand():
     uniform = torch.tensor([0.5, 0.5])
     assert train.divergence(torch.tensor([3.0, 3.0]), uniform).item() == pytest.approx(0)
     assert train.divergence(torch.tensor([4.0, 0.0]), uniform).item() == pytest.approx(0.693147)

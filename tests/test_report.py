@@ -1,153 +1,165 @@
-"""The table and the figures, as the student makes them, on a tiny data set in a clone of its own."""
-import csv
-import importlib
-import os
+"""The tables and the figures, as the student makes them, on a tiny data set."""
 import re
-
-from common import plots
-from common.data import SCENARIOS
-from common.weights import listed_sum, sum_of
-from report import run_digits
-from report.figures import FIGURES
+import sys
 
 import numpy as np
 import pandas
 import pytest
-from conftest import ROOT, bash, one_line_error, run_main
+import torch
+from conftest import ROOT, error_line, run
 from matplotlib.text import Text
 from PIL import Image
 
-FIGURES_PY = os.path.join(ROOT, "report", "figures.py")
+from common import tsne
+from common.data import SCENARIOS
+from common.files import sha256
+from report import fd_efflite, run_digits, run_faces, runs
+from report.figures import FIGURES
+from report.plots import WIDTH
+
+TINY = ["--epochs", "1", "--steps", "2", "--width", "2", "--batch-size", "8", "--device", "cpu"]
 
 
 def read_report(name):
-    with open(os.path.join(ROOT, "report", name), encoding="utf-8") as file:
-        return file.read()
+    return (ROOT / "report" / name).read_text(encoding="utf-8")
 
 
-def test_tsne_is_repeatable():
-    features = np.random.RandomState(0).rand(60, 8)
-    np.testing.assert_array_equal(plots.embed(features), plots.embed(features))
+@pytest.fixture
+def run_table(data_dir, tmp_path, monkeypatch):
+    """A function that runs run_digits.py for a table of tiny runs, with its results and weights in tmp_path."""
+    table = {mode: (title, [*options, *TINY]) for mode, (title, options) in run_digits.TABLES["p3"].items()}
+    monkeypatch.setattr(run_digits, "TABLES", {"p3": table})
+    for module in (runs, run_digits):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    (tmp_path / "p3_dann" / "weights").mkdir(parents=True)
+
+    def call(*options):
+        monkeypatch.setattr(sys, "argv", ["run_digits.py", "p3", "--data-dir", str(data_dir),
+                                          "--runs-dir", str(tmp_path / "runs"), *options])
+        run_digits.main()
+        return pandas.read_csv(tmp_path / "p3.csv")
+    return call
 
 
-def test_class_colours_differ():
-    assert len(set(plots.CLASS_COLOURS)) == 10
-
-
-@pytest.mark.parametrize("table, folder, shipped, figure", [("p3", "p3_dann", "dann", "fig3_4"),
-                                                            ("p4", "p4_uda", "uda", "fig4_2")])
-def test_table_ship_and_figures(table, folder, shipped, figure, data_dir, clone, python, tiny_run, tmp_path,
-                                monkeypatch):
-    repository, runs = clone(), tmp_path / "runs"
-    modes = {"p3": ("source", "dann", "target"), "p4": ("source", "uda", "target")}[table]
+def test_a_table_from_training_to_shipped_models(run_table, tmp_path, capsys):
+    results = run_table("--seeds", "0", "--ship")
+    assert len(results) == 9 and set(results["total"]) == {40} and results["target_information"].notna().sum() == 3
+    assert results["command"][0] == "python3 p3_dann/train.py --data-dir hw3_data --source usps --target mnistm " \
+        f"--mode source {' '.join(TINY)} --seed 0"
+    sums = (tmp_path / "p3_dann" / "weights" / "SHA256SUMS").read_text()
     for target, source in SCENARIOS.items():
-        for mode in modes:
-            out_dir = runs / f"{table}_{source}_{target}_{mode}_0"
-            run_main(importlib.import_module(f"{folder}.train"), monkeypatch, "--data-dir", data_dir, "--source",
-                     source, "--target", target, "--mode", mode, "--out-dir", out_dir, *tiny_run)
-    process = python(repository / "report" / "run_digits.py", table, "--data-dir", data_dir, "--runs-dir", runs,
-                     "--seeds", 0, "--ship", env={"PYTHONIOENCODING": "ascii"})  # a terminal that knows no ± and no é
-    assert process.returncode == 0, process.stderr
-    assert "| DANN |" in process.stdout and "train.py" not in process.stdout  # what is trained is not trained again
-    with open(repository / "report" / "results" / f"{table}.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * len(modes) and all(row["total"] == "20" for row in rows)
-    options = "--data-dir hw3_data --source usps --target mnistm --mode source --seed 0"
-    assert rows[0]["command"] == f"python3 {folder}/train.py {options}"
-    assert rows[0]["target_information"] == "" and 0 <= float(rows[1]["target_information"]) < 2.31
-    for target, source in SCENARIOS.items():
-        model = str(repository / folder / "weights" / f"{source}_{target}.pth")
-        trained = runs / f"{table}_{source}_{target}_{shipped}_0" / "model.pth"
-        assert listed_sum(model) == sum_of(model) == sum_of(trained)
+        trained = tmp_path / "runs" / f"p3_{source}_{target}_dann_0" / "model.pth"
+        shipped = tmp_path / "p3_dann" / "weights" / f"{source}_{target}.pth"
+        assert trained.read_bytes() == shipped.read_bytes() and f"{sha256(shipped)}  {shipped.name}\n" in sums
+        assert (tmp_path / f"p3_{source}_{target}_log.csv").exists()
+    capsys.readouterr()
 
-    names = [f"{figure}_svhn_usps_class", f"{figure}_svhn_usps_domain"]
-    process = python(repository / "report" / "figures.py", "--data-dir", data_dir,
-                     "--output-dir", tmp_path / "figures", "--only", *names)
-    assert process.returncode == 0, process.stderr
-    assert sorted(os.listdir(tmp_path / "figures")) == [f"{name}.png" for name in names]
-    for name in os.listdir(tmp_path / "figures"):
-        assert min(Image.open(tmp_path / "figures" / name).size) >= 600
+    both = run_table("--seeds", "1")  # rows of other seeds stay
+    assert both[:9].equals(results) and list(both["seed"]) == [0] * 9 + [1] * 9
+    assert "| DANN |" in capsys.readouterr().out
+    again = run_table("--seeds", "0")  # nothing is trained again
+    assert again.equals(both) and capsys.readouterr().out.count("trained already") == 9
 
 
-@pytest.mark.parametrize("arguments", [["p4_ablation"], ["p4", "--seeds", "1"]])
-def test_ship_without_a_model_to_ship(arguments, data_dir, monkeypatch, capsys, tmp_path):
+def test_a_try_out_is_not_taken_for_a_row(run_table, data_dir, tmp_path):
+    folder = tmp_path / "runs" / "p3_usps_mnistm_source_0"
+    run_digits.p3.main(["--data-dir", str(data_dir), "--source", "usps", "--target", "mnistm", "--mode", "source",
+                        *TINY, "--limit", "30", "--out-dir", str(folder)])
+    with pytest.raises(SystemExit, match="p3_usps_mnistm_source_0 holds a run with limit = 30, not None"):
+        run_table("--seeds", "0", "--ship")
+    assert not list(tmp_path.glob("*.csv")) and not list((tmp_path / "p3_dann" / "weights").iterdir())
+
+
+@pytest.mark.parametrize("script, arguments, message", [
+    (run_digits, ["p4_ablation", "--ship"], "--ship needs table p3 or p4 with seed 0"),
+    (run_digits, ["p4", "--seeds", "1", "--ship"], "--ship needs table p3 or p4 with seed 0"),
+    (run_digits, ["p3", "--data-dir", "nowhere"], "no nowhere/digits/mnistm/test.csv, which the scores need"),
+    (run_faces, ["p1"], "has 40 images; the distance needs 10000"),
+])
+def test_what_cannot_be_run_is_said_before_hours_of_training(script, arguments, message, data_dir, tmp_path,
+                                                             monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run.py", "--data-dir", str(data_dir), "--runs-dir", str(tmp_path), *arguments])
     with pytest.raises(SystemExit) as error:
-        run_main(run_digits, monkeypatch, *arguments, "--data-dir", data_dir, "--runs-dir", tmp_path, "--ship")
-    assert error.value.code == 2 and "--ship needs table p3 or p4 with seed 0" in capsys.readouterr().err
-    assert os.listdir(tmp_path) == []
+        script.main()
+    assert message in f"{error.value} {capsys.readouterr().err}" and not list(tmp_path.iterdir())
 
 
-def test_figures_without_data(python, tmp_path):
-    """What needs no data is drawn, the rest named with what it misses."""
-    names = ["fig1_4", "fig1_2", "table1_3", "fig3_4_usps_mnistm_class"]
-    process = python(FIGURES_PY, "--data-dir", "nowhere", "--output-dir", tmp_path, "--only", *names)
-    assert process.returncode == 1 and sorted(os.listdir(tmp_path)) == ["fig1_2.png", "fig1_4.png"]
-    lines = process.stderr.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["table1_3", "fig3_4_usps_mnistm_class", "2 of 4 not drawn"]
-    assert all("nowhere" in line for line in lines[:2])
+def draw(data_dir, output_dir, *names):
+    """figures.py, in a notebook's environment."""
+    return run(sys.executable, ROOT / "report" / "figures.py", "--data-dir", data_dir, "--output-dir", output_dir,
+               "--only", *names, env={"MPLBACKEND": "module://matplotlib_inline.backend_inline"})
 
 
-def test_figures_of_few_images(make_data, python, tmp_path):
-    """One line for each figure that needs more images, and the others are drawn."""
-    names = ["fig1_7", "fig1_5_male", "fig1_5_blond", "fig3_4_usps_mnistm_class", "fig2_5", "fig4_3", "fig2_2"]
-    data_dir = make_data(tmp_path / "data", train=2, test=2)
-    process = python(FIGURES_PY, "--data-dir", data_dir, "--output-dir", tmp_path / "figures", "--only", *names)
-    assert process.returncode == 1 and sorted(os.listdir(tmp_path / "figures")) == ["fig2_2.png", "fig4_3.png"]
+def test_what_can_be_drawn_is_drawn(make_data, tmp_path):
+    """The rest is named, each in one line."""
+    data = make_data(tmp_path / "data", count=2)
+    process = draw(data, tmp_path, "fig1_7", "fig1_5_male", "fig3_4_usps_mnistm_class", "fig2_5", "fig4_3", "fig1_2")
+    assert process.returncode == 1 and {path.name for path in tmp_path.glob("*.png")} == {"fig4_3.png", "fig1_2.png"}
     assert process.stderr.splitlines() == [
-        "fig1_7: 4 test faces are too few: 10 needed",
-        "fig1_5_male: 4 points for a t-SNE are too few: 31 needed",
-        f"fig1_5_blond: {os.path.join(data_dir, 'face', 'test.csv')}: no column Blond_Hair",
-        "fig3_4_usps_mnistm_class: 4 points for a t-SNE are too few: 31 needed",
+        "fig1_7: 2 test faces are too few: 10 needed",
+        "fig1_5_male: 2 points are too few for a t-SNE: more than 30 needed",
+        "fig3_4_usps_mnistm_class: 4 points are too few for a t-SNE: more than 30 needed",
         "fig2_5: 2 training faces are too few: 3 needed",
-        "5 of 7 not drawn"]
+        "4 of 6 not drawn"]
+
+
+@pytest.mark.parametrize("table, row, message", [
+    ("p2", "dcgan", "p2.csv has no row dcgan"), ("p1", "shipped", "p1.csv has no row shipped"),
+    ("p3", "mnistm,svhn,dann", "p3.csv has no row dann of the target svhn"),
+])
+def test_rows_of_a_table_that_are_missing_are_named(table, row, message, tmp_path, monkeypatch):
+    for path in (ROOT / "report" / "results").glob("*.csv"):
+        lines = path.read_text().splitlines(True)
+        (tmp_path / path.name).write_text("".join(line for line in lines if path.stem != table or row not in line))
+    for module in ("report.tables", "report.run_digits"):
+        monkeypatch.setattr(f"{module}.RESULTS", tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        FIGURES["tables"]("nowhere", tmp_path / "tables.tex")
 
 
 def test_attributes_of_the_faces(make_data, tmp_path):
-    """Rows belong to images by their names, and -1 means the same as 0; what is missing or odd is named in one line."""
-    data_dir = make_data(tmp_path / "data", train=1)
-    path, picture = os.path.join(data_dir, "face", "test.csv"), tmp_path / "picture.png"
+    """Rows belong to images by their names, and -1 means the same as 0; what is missing is named in one line."""
+    data = make_data(tmp_path / "data")
+    path, picture = data / "face" / "test.csv", tmp_path / "picture.png"
     table = pandas.read_csv(path)
 
-    def draw(changed):
+    def male(changed):
         changed.to_csv(path, index=False)
-        FIGURES["fig1_5_male"](data_dir, picture)
+        FIGURES["fig1_5_male"](data, picture)
         return np.asarray(Image.open(picture))
-    expected = draw(table)
+    expected = male(table)
     inside = expected[:expected.shape[0] * 4 // 5, :, :3].reshape(-1, 3)  # without the legend
     assert {(0, 114, 178), (230, 159, 0)} <= set(map(tuple, inside))
-    np.testing.assert_array_equal(draw(table[::-1]), expected)
-    np.testing.assert_array_equal(draw(table.assign(Male=2 * table["Male"] - 1)), expected)
-    for changed, message in ((table[:-1], "no Male of 1, 0 or -1 for 40039.png"),
-                             (table.assign(Male=7), "no Male of 1, 0 or -1 for 40000.png"),
-                             (table.drop(columns="Male"), "no column Male")):
+    np.testing.assert_array_equal(male(table[::-1]), expected)
+    np.testing.assert_array_equal(male(table.assign(Male=2 * table["Male"] - 1)), expected)
+    for changed, message in ((table[:-1], "no Male for 00039.png"), (table.drop(columns="Male"), "no column .* Male")):
         with pytest.raises(SystemExit, match=message):
-            draw(changed)
+            male(changed)
 
 
 @pytest.fixture(scope="module")
 def drawn(data_dir, tmp_path_factory):
     """All matplotlib figures, by name, as they were saved."""
-    figures, folder, close = {}, tmp_path_factory.mktemp("figures"), plots.plt.close
+    kept, folder, close = {}, tmp_path_factory.mktemp("figures"), tsne.plt.close
 
     def keep(figure):
-        figures[name] = figure
+        kept[name] = figure
         close(figure)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots.plt, "close", keep)
-        for name in FIGURES.keys() - {"fig1_5_blond", "tables"}:  # the tiny data set has no such attribute
+        patch.setattr(tsne.plt, "close", keep)
+        for name in FIGURES.keys() - {"tables", "fig1_4", "fig2_2"}:
             FIGURES[name](data_dir, folder / f"{name}.png")
-    return figures
+    return kept
 
 
 def test_figures_are_legible_on_paper(drawn):
     """Drawn in the printed size, no wider than the text, no letter below 6 pt; exponents have 70 % of the size."""
-    assert len(drawn) == len(FIGURES) - 4  # fig1_4 and fig2_2 are plain pictures
+    assert len(drawn) == len(FIGURES) - 3
     for name, figure in drawn.items():
-        assert figure.get_figwidth() <= plots.WIDTH <= (21 - 2 * 2.1) / 2.54, name
+        assert figure.get_figwidth() <= WIDTH <= (21 - 2 * 2.1) / 2.54, name
         for text in figure.findobj(Text):
             assert text.get_fontsize() * (0.7 if "^" in text.get_text() else 1) >= 6, (name, text.get_text())
-    scaled = re.findall(r"\\includegraphics\[[^]]*\]\{(\w+)\}", read_report("report.tex"))
-    assert scaled == ["fig1_4", "fig2_2"]
 
 
 def test_points_of_the_same_data_line_up(drawn):
@@ -157,33 +169,45 @@ def test_points_of_the_same_data_line_up(drawn):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", [name for name in FIGURES if name != "tables"])
-def test_committed_figures(name):
-    assert min(Image.open(os.path.join(ROOT, "report", "figures", f"{name}.png")).size) >= 250
-
-
-def test_the_same_command_gives_the_same_files(tmp_path):
-    """Those that need no data; tables.tex is the committed one, pixels may differ between versions of matplotlib."""
-    for name in ("fig1_2", "fig1_6", "tables"):
-        for folder in ("a", "b"):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            FIGURES[name]("nowhere", tmp_path / folder / name)
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    assert (tmp_path / "a" / "tables").read_text() == read_report(os.path.join("figures", "tables.tex"))
-
-
-@pytest.mark.parametrize("arguments", [[], ["two", "names"], ["../r0"], ["r 0"]])
-def test_the_reports_name(arguments):
-    assert "usage" in one_line_error(bash(os.path.join(ROOT, "report", "build.sh"), *arguments))
+def test_the_committed_tables_are_those_of_the_results(tmp_path):
+    FIGURES["tables"]("nowhere", tmp_path / "tables.tex")
+    assert (tmp_path / "tables.tex").read_text(encoding="utf-8") == read_report("figures/tables.tex")
 
 
 def test_the_report_uses_what_there_is():
     """Every figure and number that is made is in report.tex, and no other; every label is referred to."""
-    text, made = (read_report(name) for name in ("report.tex", os.path.join("figures", "tables.tex")))
+    text, made = read_report("report.tex"), read_report("figures/tables.tex")
     named = re.findall(r"\\(?:includegraphics|shown)(?:\[[^]]*\])?\{(\w+)\}", text)
     for figure, colour in re.findall(r"\\tsne\{(\w+)\}\{(\w+)\}", text):
         named += [f"{figure}_{source}_{target}_{colour}" for target, source in SCENARIOS.items()]
     assert sorted(named) == sorted(FIGURES.keys() - {"tables"})
+    assert {f"{name}.png" for name in named} == {path.name for path in (ROOT / "report" / "figures").glob("*.png")}
     assert set(re.findall(r"\\([a-z]+[A-Z]\w*)", text)) == set(re.findall(r"newcommand\{\\(\w+)\}", made))
     labels = re.findall(r"\\(?:label|tabled|shown(?:\[[^]]*\])?)\{([\w:]+)\}", text)
     assert len(labels) == len(set(labels)) and set(labels) == set(re.findall(r"\\ref\{([\w:]+)\}", text))
+
+
+@pytest.mark.parametrize("arguments", [[], ["two", "names"], ["../r0"]])
+def test_the_reports_name(arguments):
+    assert "usage" in error_line(run("bash", ROOT / "report" / "build.sh", *arguments))
+
+
+def test_precision_and_recall_by_hand():
+    real = torch.tensor([[0.0, 0], [1, 0], [10, 0], [12, 0]])  # with k = 1: balls of radius 1, 1, 2 and 2
+    generated = torch.tensor([[1.5, 0], [1.8, 0], [5, 0], [5.5, 0]])  # 0.3, 0.3, 0.5 and 0.5
+    assert fd_efflite.precision_and_recall(real, generated, k=1) == (0.5, 0.0)
+    assert fd_efflite.precision_and_recall(generated, real, k=1) == (0.0, 0.5)
+
+
+def test_frechet_distance_equals_its_closed_form():
+    """Of Gaussians with diagonal covariances: the squared distances of the means and of the standard deviations."""
+    a = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a = (a - a.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(a.T.cov())).T  # mean 0 and covariance I, exactly
+    assert fd_efflite.frechet(a, a * torch.tensor([1, 2, 3]) + 1) == pytest.approx(3 + 0 + 1 + 4)
+    assert fd_efflite.frechet(a, a.flip(0)) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_features_packages_absence_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(SystemExit, match="pip install efficientnet-lite-pytorch"):
+        fd_efflite.features("", [])

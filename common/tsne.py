@@ -1,0 +1,59 @@
+"""t-SNE and its scatter plot, and what every figure of the report looks like.
+
+A figure is drawn in the size in which it is printed, so that a font size here is the font size on paper.
+"""
+import io
+import os
+
+os.environ["MPLBACKEND"] = "Agg"  # no screen needed; a notebook's own setting may name a backend that is not installed
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.manifold import TSNE
+
+from common.files import write_output
+
+# Tol's muted scheme (nine colour-blind-safe colours) and black for the ten classes; blue and orange for two groups.
+CLASS_COLOURS = ["#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE",
+                 "#882255", "#44AA99", "#999933", "#AA4499", "#000000"]
+TWO_COLOURS = ["#0072B2", "#E69F00"]
+PERPLEXITY = 30
+plt.rcParams.update({"font.size": 7.5, "axes.titlesize": 7.5, "figure.titlesize": 7.5, "legend.frameon": False,
+                     "grid.alpha": 0.3, "lines.markersize": 3.5, "lines.linewidth": 1.2, "axes.linewidth": 0.6,
+                     "figure.constrained_layout.h_pad": 0.08})
+
+
+def save_figure(figure, path):
+    """Save as PNG at 300 dots an inch, then free the figure's memory."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=300)
+    plt.close(figure)
+    write_output(path, buffer.getvalue())
+
+
+def embed(features, seed=0):
+    """t-SNE (van der Maaten & Hinton 2008): features [N, D] -> points [N, 2].
+
+    The same points for one seed, on one machine with one number of threads.
+    """
+    if len(features) <= PERPLEXITY:
+        raise SystemExit(f"{len(features)} points are too few for a t-SNE: more than {PERPLEXITY} needed")
+    tsne = TSNE(init="pca", learning_rate="auto", perplexity=PERPLEXITY, random_state=seed)
+    return tsne.fit_transform(np.asarray(features))
+
+
+def scatter(path, points, groups, names, colours, title, width=2.15):
+    """Save points [N, 2], coloured by groups [N] (indices into names and colours).
+
+    The axes have the same place in every picture of one width, so that points of the same data line up between them.
+    """
+    height = width + 0.3
+    figure = plt.figure(figsize=(width, height))
+    axes = figure.add_axes((0.01, 0.36 / height, 0.98, 1 - 0.53 / height))
+    order = np.random.RandomState(0).permutation(len(points))  # so that no group hides another
+    axes.scatter(*points[order].T, s=width, c=np.asarray(colours)[np.asarray(groups)[order]], linewidths=0)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, pad=3)
+    handles = [plt.Line2D([], [], marker="o", linestyle="", color=c, label=n) for n, c in zip(names, colours)]
+    figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.34 / height), borderpad=0, handlelength=1,
+                  ncols=5 if len(names) > 2 else 2, handletextpad=0.3, columnspacing=1)
+    save_figure(figure, path)

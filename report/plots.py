@@ -1,0 +1,60 @@
+"""Plots that several figures of the report share."""
+import numpy as np
+
+from common.tsne import TWO_COLOURS, plt, save_figure
+
+WIDTH = 6.6  # inches between the margins of the report
+
+
+def show_picture(axes, pixels):
+    """Show a picture, uint8 [H, W, 3], without frame and ticks."""
+    axes.matshow(pixels)
+    axes.xaxis.tick_bottom()  # else a title leaves room for ticks
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def show_rows(axes, pixels, names):
+    """Show a picture that consists of rows of equal height, with a name beside each."""
+    show_picture(axes, pixels)
+    axes.set_yticks((np.arange(len(names)) + 0.5) * len(pixels) / len(names), names)
+    axes.tick_params(length=0)
+
+
+def draw_text(title, lines, path):
+    """Save lines of monospaced text, 6.5 pt, under a title."""
+    height = 0.111 * (len(lines) + 2)  # inches
+    figure = plt.figure(figsize=(WIDTH, height))
+    figure.text(0, 1, title, weight="bold", va="top")
+    figure.text(0, 1 - 0.2 / height, "\n".join(lines), family="monospace", fontsize=6.5, va="top")
+    save_figure(figure, path)
+
+
+def draw_curves(log, panels):
+    """A figure with one panel for each y label of `panels` {y label: {column of the log: name beside its curve}}."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.3), layout="constrained")
+    for axis, (label, columns) in zip(axes, panels.items()):
+        for colour, (column, name) in zip(TWO_COLOURS, columns.items()):
+            axis.plot(log["step"], log[column], marker=".", color=colour)
+            axis.annotate(name, (log["step"].iloc[-1], log[column].iloc[-1]), (5, 0), textcoords="offset points",
+                          va="center", color=colour)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set(xlabel="training step", ylabel=label)
+        axis.locator_params(axis="x", nbins=5)
+        axis.grid()
+    return figure, axes
+
+
+def draw_confusion(axis, shares, lowest, highest):
+    """Shares [label, predicted] in %: what is correct in one scale of colours, the mistakes in another."""
+    right = np.eye(len(shares), dtype=bool)
+    shown = [axis.matshow(np.ma.masked_array(shares, hidden), cmap=cmap, vmin=low, vmax=high)
+             for hidden, cmap, low, high in ((~right, "Blues", lowest, 100), (right, "Oranges", 0, highest))]
+    for (row, column), share in np.ndenumerate(shares):
+        if share > 0.5:
+            colour = "white" if shown[row != column].norm(share) > 0.6 else "black"
+            axis.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=6, color=colour)
+    axis.set(xlabel="predicted", xticks=range(len(shares)), yticks=range(len(shares)))
+    axis.xaxis.tick_bottom()
+    axis.tick_params(length=0)
+    return shown
