@@ -1,6 +1,5 @@
 """Course-format data: a folder of images and, where labels are wanted, a CSV `image_name,label`."""
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +14,15 @@ CLASSES = 10
 
 
 def list_images(folder):
-    """Names of the files in `folder` with an image's extension, sorted.
-
-    Hidden files, CSVs and sub-folders are skipped; other files too, with one line on standard error.
-    """
+    """Names of the files in `folder` with an image's extension, sorted; other files and hidden ones are skipped."""
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+        files = [entry.name for entry in os.scandir(folder) if not entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
         raise SystemExit(f"cannot read the image folder {folder}: {error.strerror}")
-    known = Image.registered_extensions()
-    images = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() in known]
-    others = [name for name in names if not name.startswith(".") and Path(name).suffix.lower() not in {*known, ".csv"}]
-    if not images:
+    names = sorted(name for name in files if Path(name).suffix.lower() in Image.registered_extensions())
+    if not names:
         raise SystemExit(f"no images in folder: {folder}")
-    if others:
-        print(f"skipped {len(others)} of the files in {folder}, no images: {others[0]} ...", file=sys.stderr)
-    return images
+    return names
 
 
 def to_rgb(image):

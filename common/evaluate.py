@@ -18,12 +18,8 @@ def accuracy(prediction_path, truth_path):
     return sum(predicted[name] == label for name, label in truth.items()), len(truth)
 
 
-def main():
+if __name__ == "__main__":
     if len(sys.argv) != 3:
         raise SystemExit("usage: python3 -m common.evaluate pred.csv test.csv")
     correct, total = accuracy(*sys.argv[1:])
     print(f"Accuracy: {correct}/{total} ({100 * correct / total:.2f}%)")
-
-
-if __name__ == "__main__":
-    main()

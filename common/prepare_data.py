@@ -5,8 +5,8 @@
     python3 -m common.prepare_data hw3_data --svhn-subset      # SVHN's first 4,434 / 10,000 digits
     python3 -m common.prepare_data hw3_data --source-dir DIR   # uses the files in DIR, downloads the others into it
 
-What can be built is built; a line tells what is missing, and why. The same command continues: downloaded files and
-finished splits are kept. To build a split again, remove its folder and its CSV first.
+What can be built is built, and a line tells what is missing. The same command continues: downloaded files and finished
+splits are kept. To build a split again, remove its folder and its CSV first.
     digits/usps    USPS, 16x16, enlarged to 28x28, grey
     digits/mnistm  |photo patch - MNIST digit|, 200 training photographs of BSDS500, seed 0 (Ganin et al. 2016, 5.2.4)
     digits/svhn    SVHN's cropped digits, 32x32, reduced to 28x28
@@ -47,21 +47,23 @@ ATTRIBUTES = ["Bangs", "Big_Lips", "Black_Hair", "Blond_Hair", "Brown_Hair", "He
 def is_there(folder):
     """Whether FOLDER is a finished split, with a file for each row of FOLDER.csv. Exits if it is incomplete."""
     csv, files = Path(f"{folder}.csv"), len(list(folder.glob("*")))
-    if not files:
-        return False
     rows = len(pandas.read_csv(csv)) if csv.exists() else 0
-    if not 0 < rows <= files:
+    if files and not 0 < rows <= files:
         raise SystemExit(f"{folder} is incomplete: it has {files:,} files, but {csv} is missing or has {rows:,} rows: "
                          "remove both, then the same command builds them")
-    print(f"{folder}: there already ({rows:,} images), left as it is", flush=True)
-    return True
+    if files:
+        print(f"{folder}: there already ({rows:,} images), left as it is", flush=True)
+    return files > 0
 
 
 def write_split(folder, images, table):
     """Write the PIL `images` under the names in the table's column image_name, and the table as FOLDER.csv.
 
-    The images go into FOLDER.part, which is renamed when all are written: no split looks whole and is not.
+    The images go into FOLDER.part, which is renamed when all are written: no split looks whole and is not. A finished
+    split is left as it is.
     """
+    if is_there(folder):
+        return
     part, progress = Path(f"{folder}.part"), Progress(f"{folder}:", len(table))
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -215,7 +217,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command continues")
+    main()

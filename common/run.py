@@ -60,7 +60,8 @@ class Run:
             if torch.cuda.is_available() and "cuda_random" in saved:
                 torch.cuda.set_rng_state(saved["cuda_random"])
             self.rows = saved["rows"]
-        (self.folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        else:
+            (self.folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         self.progress = Progress("step", epochs * steps, done=len(self.rows) * steps)
 
     def epochs_left(self):

@@ -16,7 +16,7 @@ import pandas
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from sklearn.datasets import load_digits, load_sample_images
 
-from common.prepare_data import ATTRIBUTES, blend, is_there, write_digits, write_split
+from common.prepare_data import ATTRIBUTES, blend, write_digits, write_split
 
 
 def handwritten():
@@ -28,33 +28,27 @@ def handwritten():
 
 def street_number(label, rng):
     """A digit of any size and colour, turned, with neighbours that are cut off, blur and noise: uint8 [28, 28, 3]."""
-    ground, ink = rng.randint(0, 256, (2, 3)).tolist()
-    while abs(sum(ground) - sum(ink)) < 150:
-        ink = rng.randint(0, 256, 3).tolist()
-    image, size = Image.new("RGB", (56, 56), tuple(ground)), rng.randint(44, 60)
+    ground, ink = map(tuple, rng.permutation([rng.randint(0, 100, 3), rng.randint(150, 256, 3)]).tolist())
+    image, size = Image.new("RGB", (56, 56), ground), rng.randint(44, 60)
     for place, digit in ((-1, rng.randint(10)), (1, rng.randint(10)), (0, label)):
-        if place == 0 or rng.rand() < 0.6:
-            text = "I" if digit == 1 else str(digit)  # the font's 1 is much like a 7
-            ImageDraw.Draw(image).text((28 + 0.7 * size * place, 28), text, tuple(ink), ImageFont.load_default(size),
-                                       anchor="mm", stroke_width=rng.randint(2))
-    image = image.rotate(rng.uniform(-10, 10), Image.BILINEAR, fillcolor=tuple(ground))
+        text = "I" if digit == 1 else str(digit)  # the font's 1 is much like a 7
+        ImageDraw.Draw(image).text((28 + 0.7 * size * place, 28), text, ink, ImageFont.load_default(size), anchor="mm",
+                                   stroke_width=rng.randint(2))
+    image = image.rotate(rng.uniform(-10, 10), Image.BILINEAR, fillcolor=ground)
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 2))).resize((28, 28), Image.BILINEAR)
     return (image + rng.normal(0, 6, (28, 28, 3))).clip(0, 255).astype(np.uint8)
 
 
 def face(has, rng):
-    """A PIL image of 64x64, drawn at four times this size, with the attributes `has` {name: 0.0 or 1.0}."""
+    """A PIL image of 64x64, drawn at four times this size, with some of the attributes {name: 0.0 or 1.0}."""
     image = Image.new("RGB", (256, 256), tuple(rng.randint(40, 230, 3).tolist()))
     draw, (x, y) = ImageDraw.Draw(image), rng.randint(120, 137, 2)
-    hair = (225, 190, 110) if has["Blond_Hair"] else (40, 35, 35) if has["Black_Hair"] else (120, 75, 45)
+    hair = "goldenrod" if has["Blond_Hair"] else "black" if has["Black_Hair"] else "saddlebrown"
     skin = tuple((rng.uniform(0.6, 1) * np.array([250, 205, 170])).astype(int).tolist())
     draw.rounded_rectangle((x - 85, y - 110, x + 85, y + (20 if has["Male"] else 120)), 85, hair)
-    draw.rectangle((x - 24, y + 40, x + 24, 256), skin)
     draw.ellipse((x - 65, y - 85, x + 65, y + 90), skin)
-    draw.chord((x - 65, y - 85, x + 65, y + 90), *((200, 340) if has["Bangs"] else (225, 315)), hair)
     for eye in (x - 27, x + 27):
-        draw.ellipse((eye - 13, y - 18, eye + 13, y), "purple" if has["Heavy_Makeup"] else "white")
-        draw.ellipse((eye - 7, y - 16, eye + 7, y - 2), "black")
+        draw.ellipse((eye - 9, y - 18, eye + 9, y), "black")
     lips = "crimson" if has["Wearing_Lipstick"] else "sienna"
     draw.arc((x - 28, y + 22, x + 28, y + 60), *((20, 160) if has["Smiling"] else (70, 110)), lips, 9)
     return image.resize((64, 64), Image.BILINEAR)
@@ -65,18 +59,17 @@ def main(argv=None):
     parser.add_argument("root", type=Path)
     root, rng = parser.parse_args(argv).root, np.random.RandomState(0)
     digits, labels = handwritten()
-    photos, drawn = load_sample_images().images, rng.permutation(labels)
-    for domain, images, truth in (("usps", digits, labels), ("mnistm", blend(digits, photos, rng), labels),
-                                  ("svhn", np.stack([street_number(label, rng) for label in drawn]), drawn)):
-        for split, part in (("train", slice(1400)), ("test", slice(1400, None))):
-            if not is_there(root / "digits" / domain / split):
-                write_digits(root / "digits" / domain / split, images[part], truth[part])
+    drawn = rng.permutation(labels)
+    domains = {"usps": (digits, labels), "mnistm": (blend(digits, load_sample_images().images, rng), labels),
+               "svhn": (np.stack([street_number(label, rng) for label in drawn]), drawn)}
+    for domain, (images, truth) in domains.items():
+        write_digits(root / "digits" / domain / "train", images[:1400], truth[:1400])
+        write_digits(root / "digits" / domain / "test", images[1400:], truth[1400:])
     for split, first, count in (("train", 0, 1000), ("test", 1000, 200)):
         table = pandas.DataFrame(rng.randint(0, 2, (count, len(ATTRIBUTES))).astype(float), columns=ATTRIBUTES)
         images = [face(has, rng) for has in table.to_dict("records")]
         table.insert(0, "image_name", [f"{i:05d}.png" for i in range(first, first + count)])
-        if not is_there(root / "face" / split):
-            write_split(root / "face" / split, images, table)
+        write_split(root / "face" / split, images, table)
 
 
 if __name__ == "__main__":

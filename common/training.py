@@ -1,7 +1,6 @@
 """What the trainers share: device, precision, learning rate, a step of the optimizer, an average of the weights."""
 import argparse
 import copy
-import ctypes
 import math
 from pathlib import Path
 
@@ -21,23 +20,11 @@ def at_least(low, kind=int):
 
 def pick_device(name):
     """A type for argparse: the device of this name; `auto` takes CUDA where there is one, else the CPU."""
-    devices = {"cpu": "cpu"} | {f"cuda:{i}": f"cuda:{i}" for i in range(torch.cuda.device_count())}
-    devices["auto"] = devices.get("cuda:0", "cpu")
-    if "cuda:0" in devices:
-        devices["cuda"] = "cuda:0"
-    if name not in devices:
-        raise argparse.ArgumentTypeError(f"there is no '{name}' here, but {', '.join(devices)}")
-    return torch.device(devices[name])
-
-
-def keep_freed_memory():
-    """Tell glibc, where there is one, to keep freed memory for the next step: saves an eighth of a GAN's step."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        for parameter, size in ((-3, 2 ** 25),  # M_MMAP_THRESHOLD, at its largest
-                                (-1, 2 ** 31 - 1),  # M_TRIM_THRESHOLD
-                                (-2, 2 ** 28)):  # M_TOP_PAD
-            mallopt(parameter, size)
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    device = {"auto": (*gpus, "cpu")[0], "cuda": (*gpus, None)[0]}.get(name, name)
+    if device not in (*gpus, "cpu"):
+        raise argparse.ArgumentTypeError(f"there is no '{name}' here")
+    return torch.device(device)
 
 
 def has_bf16(device):

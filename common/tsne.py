@@ -1,7 +1,4 @@
-"""t-SNE and its scatter plot, and what every figure of the report looks like.
-
-A figure is drawn in the size in which it is printed, so that a font size here is the font size on paper.
-"""
+"""t-SNE and its scatter plot."""
 import io
 import os
 
@@ -12,14 +9,7 @@ from sklearn.manifold import TSNE
 
 from common.files import write_output
 
-# Tol's muted scheme (nine colour-blind-safe colours) and black for the ten classes; blue and orange for two groups.
-CLASS_COLOURS = ["#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE",
-                 "#882255", "#44AA99", "#999933", "#AA4499", "#000000"]
-TWO_COLOURS = ["#0072B2", "#E69F00"]
 PERPLEXITY = 30
-plt.rcParams.update({"font.size": 7.5, "axes.titlesize": 7.5, "figure.titlesize": 7.5, "legend.frameon": False,
-                     "grid.alpha": 0.3, "lines.markersize": 3.5, "lines.linewidth": 1.2, "axes.linewidth": 0.6,
-                     "figure.constrained_layout.h_pad": 0.08})
 
 
 def save_figure(figure, path):

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.augment import flip_half
 from common.data import load_faces
 from common.run import Run, already_trained, interruptible, run_config
-from common.training import EMA, at_least, autocast, descend, keep_freed_memory, learning_rate, pick_device
+from common.training import EMA, at_least, autocast, descend, learning_rate, pick_device
 from p1_vae import flow
 from p1_vae.model import VAE, kl_divergence
 
@@ -69,7 +69,6 @@ def vae_loss(vae, x, kl_weight):
 
 def main(argv=None):
     args = parse_args(argv)
-    keep_freed_memory()
     torch.manual_seed(args.seed)
 
     images = load_faces(args.data_dir, "train", args.limit).to(args.device)

@@ -21,7 +21,7 @@ from common.augment import flip_half
 from common.data import load_faces
 from common.pictures import draw_latents, grid, save_picture
 from common.run import Run, already_trained, interruptible, run_config
-from common.training import EMA, at_least, autocast, keep_freed_memory, pick_device
+from common.training import EMA, at_least, autocast, pick_device
 from p2_gan.model import LATENT, MODELS
 
 # Each model's defaults; lr* are Adam's learning rates, r1* weigh the R1 penalty for images on [0, 1].
@@ -141,7 +141,6 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    keep_freed_memory()
     torch.manual_seed(args.seed)
 
     images = load_faces(args.data_dir, "train", args.limit).to(args.device)

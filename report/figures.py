@@ -21,13 +21,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import CLASSES, SCENARIOS, list_images, load_faces, load_labelled
 from common.pictures import draw_latents, grid, to_pixels, write_grid
 from common.predict import load_digit_net, run_in_batches
-from common.tsne import CLASS_COLOURS, TWO_COLOURS, embed, plt, save_figure, scatter
+from common.tsne import embed, plt, save_figure, scatter
 from common.weights import load_weights
 from p1_vae.inference import load_vae, sampler
 from p2_gan.inference import TRUNCATION, load_generator
 from p2_gan.inference import WEIGHTS as GAN_WEIGHTS
 from p2_gan.model import LATENT, MODELS
-from report.plots import WIDTH, draw_confusion, draw_curves, draw_text, show_picture, show_rows
+from report.plots import (
+    CLASS_COLOURS,
+    TWO_COLOURS,
+    WIDTH,
+    draw_confusion,
+    draw_curves,
+    draw_text,
+    show_picture,
+    show_rows,
+)
 from report.run_faces import shown_epochs
 from report.runs import RESULTS, ROOT
 from report.tables import TITLES, vae_runs, write_tables

@@ -1,9 +1,19 @@
-"""Plots that several figures of the report share."""
+"""The look of the report's figures, and plots that several of them share.
+
+A figure is drawn in the size in which it is printed, so that a font size here is the font size on paper.
+"""
 import numpy as np
 
-from common.tsne import TWO_COLOURS, plt, save_figure
+from common.tsne import plt, save_figure
 
 WIDTH = 6.6  # inches between the margins of the report
+# Tol's muted scheme (nine colour-blind-safe colours) and black for the ten classes; blue and orange for two groups.
+CLASS_COLOURS = ["#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE",
+                 "#882255", "#44AA99", "#999933", "#AA4499", "#000000"]
+TWO_COLOURS = ["#0072B2", "#E69F00"]
+plt.rcParams.update({"font.size": 7.5, "axes.titlesize": 7.5, "figure.titlesize": 7.5, "legend.frameon": False,
+                     "grid.alpha": 0.3, "lines.markersize": 3.5, "lines.linewidth": 1.2, "axes.linewidth": 0.6,
+                     "figure.constrained_layout.h_pad": 0.08})
 
 
 def show_picture(axes, pixels):
