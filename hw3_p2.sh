@@ -11,12 +11,13 @@ weights=p2_gan/weights/gan.pth
 
 if [ ! -s "$here/$weights" ]; then  # absent or empty: from HW3_WEIGHTS_URL, else from the origin of this very clone
     origin=$(git --git-dir="$here/.git" config remote.origin.url 2> /dev/null || true)
-    origin=$(sed -E 's#^(ssh://)?git@([^:/]+)[:/]#https://\2/#; s#/*$##; s#\.git$##' <<< "$origin")
     commit=$(git --git-dir="$here/.git" rev-parse HEAD 2> /dev/null || true)
+    origin=${origin%/} origin=${origin%.git}
+    if [[ $origin =~ ^(ssh://)?git@([^:/]+)[:/](.+) ]]; then origin=https://${BASH_REMATCH[2]}/${BASH_REMATCH[3]}; fi
     url=${HW3_WEIGHTS_URL:-$origin/raw/$commit}/$weights
     if said=$(wget -nv --tries=2 --timeout=20 -O "$here/$weights" -- "$url" 2>&1); then said="another file came"; fi
-    sum=$(sed -n "s#  ${weights##*/}\$##p" "$here/${weights%/*}/SHA256SUMS")
-    if ! sha256sum --check --status <<< "$sum  $here/$weights" 2> /dev/null; then
+    if ! { [[ $(< "$here/${weights%/*}/SHA256SUMS") =~ ([0-9a-f]{64})\ \ "${weights##*/}" ]] &&
+           sha256sum --check --status <<< "${BASH_REMATCH[1]}  $here/$weights" 2> /dev/null; }; then
         [ ! -e "$here/$weights" ] || : > "$here/$weights"
         echo "error: $weights is missing, its download failed (${said##*$'\n'}): set HW3_WEIGHTS_URL to where it is" >&2
         exit 1

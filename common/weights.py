@@ -32,4 +32,4 @@ def load_model(path, build):
         net.load_state_dict(state)
     except (KeyError, RuntimeError) as error:  # torch lists the layers that differ
         raise SystemExit(f"{path} does not fit this network: {error}")
-    return net.to(memory_format=torch.channels_last).eval(), config
+    return net.to("cpu", memory_format=torch.channels_last).eval(), config
