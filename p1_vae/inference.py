@@ -3,6 +3,8 @@
     python3 p1_vae/inference.py --output fig1_4.png                          # 32 faces in a grid, .png or .jpg
     python3 p1_vae/inference.py --num-images 5000 --output-dir DIR           # one PNG each, 00000.png ...
     python3 p1_vae/inference.py ... --without-flow                           # the noise itself is decoded
+    python3 p1_vae/inference.py ... --guidance 0                             # codes from their Gaussian; 1: the flow
+    python3 p1_vae/inference.py ... --truncation 0.8                         # the noise is multiplied by this
     python3 p1_vae/inference.py --reconstruct IMG_DIR --output-dir DIR       # same names, and DIR/mse.csv, on [0, 1]
 
 Faces are drawn from N(0, I), seed 0. The grid is made on the CPU in float64: the same pixels on every machine.
@@ -21,7 +23,7 @@ from common.files import Progress, write_output
 from common.pictures import draw_latents, save_picture, to_pixels, write_grid, write_samples
 from common.training import at_least, pick_device
 from common.weights import load_model
-from p1_vae.flow import WIDTH, Flow
+from p1_vae.flow import GUIDANCE, WIDTH, Flow
 from p1_vae.model import VAE
 
 WEIGHTS = Path(__file__).parent / "weights" / "vae.pth"
@@ -38,9 +40,12 @@ def load_vae(path=WEIGHTS):
     return vae, config["latent_dim"]
 
 
-def sampler(vae, without_flow=False):
+def sampler(vae, without_flow=False, guidance=GUIDANCE):
     """The network from noise u ~ N(0, I) [N, latent_dim] to images on [0, 1]."""
-    return vae.decoder if without_flow or not hasattr(vae, "flow") else nn.Sequential(vae.flow, vae.decoder)
+    if without_flow or not hasattr(vae, "flow"):
+        return vae.decoder
+    vae.flow.guidance = guidance
+    return nn.Sequential(vae.flow, vae.decoder)
 
 
 @torch.inference_mode()
@@ -51,11 +56,11 @@ def reconstruct(vae, img_dir, output_dir, device):
     names, errors = list_images(img_dir), []
     progress = Progress("faces", len(names))
     for start in range(0, len(names), 250):
-        part = names[start:start + 250]
-        x = load_images(img_dir, part, size=64).to(device).float() / 255
+        batch = names[start:start + 250]
+        x = load_images(img_dir, batch, size=64).to(device).float() / 255
         y = vae.decode(vae.encode(x)[0])
         errors += (y - x).square().mean((1, 2, 3)).tolist()
-        for name, picture in zip(part, to_pixels(y)):
+        for name, picture in zip(batch, to_pixels(y)):
             save_picture(Path(output_dir, name), picture, compress_level=1)
         progress.show(len(errors))
     progress.clear()
@@ -72,6 +77,8 @@ def main(argv=None):
     action.add_argument("--reconstruct", metavar="IMG_DIR")
     parser.add_argument("--output-dir")
     parser.add_argument("--without-flow", action="store_true", help="decode N(0, I) itself, which the codes are not")
+    parser.add_argument("--guidance", type=at_least(0, float), default=GUIDANCE, help="of the flow")
+    parser.add_argument("--truncation", type=at_least(0, float), default=1.0, help="multiplies the noise")
     parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--device", type=pick_device, default="cpu", help="the grid is always made on the CPU")
     args = parser.parse_args(argv)
@@ -79,11 +86,12 @@ def main(argv=None):
         parser.error("--num-images and --reconstruct need --output-dir, and --output does not take it")
 
     vae, latent_dim = load_vae(args.weights)
-    generate = sampler(vae, args.without_flow)
+    generate = sampler(vae, args.without_flow, args.guidance)
     if args.output is not None:
-        write_grid(args.output, generate, draw_latents(32, latent_dim))
+        write_grid(args.output, generate, args.truncation * draw_latents(32, latent_dim))
     elif args.num_images:
-        write_samples(args.output_dir, generate, draw_latents(args.num_images, latent_dim), args.device)
+        latents = args.truncation * draw_latents(args.num_images, latent_dim)
+        write_samples(args.output_dir, generate, latents, args.device)
     else:
         reconstruct(vae.to(args.device), args.reconstruct, args.output_dir, args.device)
 

@@ -157,8 +157,8 @@ def main(argv=None):
     d_optimizer = torch.optim.Adam(discriminator.parameters(), args.lr_discriminator, betas=args.betas, fused=True)
     ema = EMA(generator, EMA_DECAY)
 
-    count = args.batch_size
-    steps = len(images) // count  # an epoch
+    batch = args.batch_size
+    steps = len(images) // batch  # an epoch
     run = Run(args.out_dir, config, args.epochs, steps, {"generator": generator, "discriminator": discriminator,
               "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "ema": ema}, args.resume)
     fixed = draw_latents(32, LATENT).float().to(args.device)
@@ -170,16 +170,16 @@ def main(argv=None):
         d_optimizer.param_groups[0]["lr"] = rate
         for i in range(steps):
             penalised = (epoch * steps + i) % PENALTY_INTERVAL == 0
-            real = flip_half(images[order[i * count:(i + 1) * count]]).float() / 255
+            real = flip_half(images[order[i * batch:(i + 1) * batch]]).float() / 255
             with autocast(args.device):
-                fake = generator(torch.randn(count, LATENT, device=args.device))
+                fake = generator(torch.randn(batch, LATENT, device=args.device))
             d_loss, real_score, fake_score = discriminator_step(
                 discriminator, d_optimizer, discriminator_loss, real, fake, PENALTY_INTERVAL * r1 if penalised else 0)
             g_loss = generator_step(discriminator, g_optimizer, generator_loss, real_score, fake)
             ema.update(generator)
             middle = (real_score.mean() + fake_score.mean()) / 2  # relativistic scores have no zero of their own
             run.end_step({"d_loss": d_loss, "g_loss": g_loss, "accuracy_real": (real_score > middle).float().mean(),
-                          "accuracy_fake": (fake_score < middle).float().mean()}, count)
+                          "accuracy_fake": (fake_score < middle).float().mean()}, batch)
         with torch.inference_mode():
             save_picture(Path(args.out_dir, f"samples_{epoch + 1:03d}.png"), grid(ema.model(fixed)))
         run.end_epoch({"step": (epoch + 1) * steps, **run.means()})

@@ -27,16 +27,7 @@ from p1_vae.inference import load_vae, sampler
 from p2_gan.inference import TRUNCATION, load_generator
 from p2_gan.inference import WEIGHTS as GAN_WEIGHTS
 from p2_gan.model import LATENT, MODELS
-from report.plots import (
-    CLASS_COLOURS,
-    TWO_COLOURS,
-    WIDTH,
-    draw_confusion,
-    draw_curves,
-    draw_text,
-    show_picture,
-    show_rows,
-)
+from report import plots
 from report.run_faces import shown_epochs
 from report.runs import RESULTS, ROOT
 from report.tables import TITLES, vae_runs, write_tables
@@ -50,18 +41,18 @@ def draw_vae_printed(part, data_dir, path):
     lines = str(load_vae()[0]).splitlines()
     middle = next(i for i, line in enumerate(lines) if line.startswith("  (decoder)"))
     title = {"encoder": "VAE: encoder", "decoder": "VAE: decoder and flow"}[part]
-    draw_text(title, lines[:middle] if part == "encoder" else lines[middle:], path)
+    plots.draw_text(title, lines[:middle] if part == "encoder" else lines[middle:], path)
 
 
 def draw_gan_printed(part, data_dir, path):
     config = load_weights(GAN_WEIGHTS)[1]
     net = MODELS[config["model"]][part == "discriminator"](config["width"])
-    draw_text(f"GAN: {part}", str(net).splitlines(), path)
+    plots.draw_text(f"GAN: {part}", str(net).splitlines(), path)
 
 
 def draw_vae_curves(data_dir, path):
     log = pandas.read_csv(RESULTS / "p1_vae_log.csv")
-    save_figure(draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
+    save_figure(plots.draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
                                   "KL divergence, nats per image": {"kl": ""}})[0], path)
 
 
@@ -69,7 +60,7 @@ def draw_gan_curves(data_dir, path):
     log = pandas.read_csv(RESULTS / "p2_gan_log.csv")
     losses = {"d_loss": "discriminator", "g_loss": "generator"}
     accuracies = {"accuracy_real": "real faces", "accuracy_fake": "generated\nfaces"}
-    save_figure(draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies})[0], path)
+    save_figure(plots.draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies})[0], path)
 
 
 def draw_sweep(data_dir, path):
@@ -79,7 +70,7 @@ def draw_sweep(data_dir, path):
               "fd_reconstructed": "reconstructions"}
     figure, axis = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
     for (_, group), line in zip(runs.groupby("epochs"), ("o-", "D")):  # the short runs come first
-        for column, colour in zip(curves, CLASS_COLOURS[1::2]):
+        for column, colour in zip(curves, plots.CLASS_COLOURS[1::2]):
             axis.plot(group["kl_weight"], group[column], line, color=colour)
     axis.set(xlabel="$\\lambda_{KL}$", ylabel="FD-EffLite", xscale="log")
     axis.tick_params(axis="x", labelsize=9)  # the exponents are at 70 %
@@ -112,11 +103,11 @@ def draw_reconstructions(choose, data_dir, path):
     """The test images that `choose` takes by their MSE, their reconstructions, and the MSE of each."""
     chosen = choose(reconstructed(data_dir)[2])
     x, y, errors = (values[chosen] for values in reconstructed(data_dir))
-    figure, axes = plt.subplots(2, 10, figsize=(WIDTH, 1.85), layout="constrained")
+    figure, axes = plt.subplots(2, 10, figsize=(plots.WIDTH, 1.85), layout="constrained")
     for row, pictures, title in zip(axes, (x, y), ("test\nimage", "recon-\nstruction")):
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
         for axis, picture in zip(row, to_pixels(pictures)):
-            show_picture(axis, picture)
+            plots.show_picture(axis, picture)
     for axis, mse in zip(axes[1], errors.tolist()):
         axis.set_xlabel(f"{mse:.4f}")
     figure.supxlabel("MSE per value, images on [0, 1]", fontsize=7.5)
@@ -151,7 +142,7 @@ def draw_vae_latents(attribute, data_dir, path):
     """The latents of the test faces, coloured by an attribute."""
     present, name = read_attribute(data_dir, attribute), attribute.replace("_", " ").lower()
     title = f"VAE, latents of the test faces: {name}"
-    scatter(path, vae_points(data_dir), present, [f"not {name}", name], TWO_COLOURS, title, width=3.2)
+    scatter(path, vae_points(data_dir), present, [f"not {name}", name], plots.TWO_COLOURS, title, width=3.2)
 
 
 def draw_gan_grid(data_dir, path):
@@ -164,7 +155,7 @@ def draw_progress(data_dir, path):
     pixels = np.asarray(Image.open(RESULTS / "p2_progress.png"))
     height, width, _ = pixels.shape
     figure, axis = plt.subplots(figsize=(3.2, 2.8 * height / width), layout="constrained")
-    show_rows(axis, pixels, epochs)
+    plots.show_rows(axis, pixels, epochs)
     axis.set_ylabel("training epoch")
     save_figure(figure, path)
 
@@ -174,6 +165,23 @@ def draw_progress(data_dir, path):
 def gan_faces(count):
     """Images [count, 3, 64, 64] on [0, 1] of the first latents of seed 0."""
     return load_generator()(TRUNCATION * draw_latents(count, LATENT).float())
+
+
+@torch.inference_mode()
+def draw_truncation(data_dir, path):
+    """Distance, precision and recall by what the latents are multiplied with, and four faces under each value."""
+    table, generator = pandas.read_csv(RESULTS / "p2_truncation.csv"), load_generator()
+    faces = torch.stack([generator(t * draw_latents(4, LATENT).float()) for t in table["row"]], 1)  # [4, columns, ...]
+    figure, (axis, below) = plt.subplots(2, 1, figsize=(4.4, 4.0), height_ratios=(1, 1.6), layout="constrained")
+    lines = axis.plot(table["row"], table["fd_efflite"], "o-", color="black")
+    shares = axis.twinx()
+    lines += shares.plot(table["row"], table["precision"], "s--", color=plots.TWO_COLOURS[0])
+    lines += shares.plot(table["row"], table["recall"], "^--", color=plots.TWO_COLOURS[1])
+    axis.set(ylabel="FD-EffLite", ylim=(0, None), xticks=table["row"], xlim=(0.55, 1.25))
+    shares.set(ylabel="precision, recall", ylim=(0, 1))
+    figure.legend(lines, ["FD-EffLite", "precision", "recall"], loc="outside upper center", ncols=3)
+    plots.show_picture(below, grid(faces.flatten(0, 1), columns=len(table)))
+    save_figure(figure, path)
 
 
 def draw_neighbours(data_dir, path):
@@ -187,7 +195,7 @@ def draw_neighbours(data_dir, path):
     nearest = distances.view(2, 8, -1).amin(0).topk(3, largest=False).indices.T
     faces = torch.cat([fakes, *(images[i].float() / 255 for i in nearest)])
     figure, axis = plt.subplots(figsize=(3.4, 1.5), layout="constrained")
-    show_rows(axis, grid(faces), ["generated", "nearest\ntraining face", "2nd nearest", "3rd nearest"])
+    plots.show_rows(axis, grid(faces), ["generated", "nearest\ntraining face", "2nd nearest", "3rd nearest"])
     save_figure(figure, path)
 
 
@@ -197,9 +205,9 @@ def draw_vae_and_gan(data_dir, path):
     vae, latent_dim = load_vae()
     sets = {"VAE": sampler(vae)(draw_latents(16, latent_dim).float()), "GAN": gan_faces(16),
             "training faces": load_faces(data_dir, "train", 16) / 255}
-    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.4), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 2.4), layout="constrained")
     for axis, (title, faces) in zip(axes, sets.items()):
-        show_picture(axis, grid(faces, columns=4))
+        plots.show_picture(axis, grid(faces, columns=4))
         axis.set_title(title)
     save_figure(figure, path)
 
@@ -225,9 +233,10 @@ def draw_tsne(problem, source, target, colour, data_dir, path):
     points, classes, domains = embedded(data_dir, problem, source, target)
     title = f"{METHODS[problem]}, {TITLES[source]} → {TITLES[target]}: {colour}"
     if colour == "class":
-        scatter(path, points, classes, list("0123456789"), CLASS_COLOURS, title)
+        scatter(path, points, classes, list("0123456789"), plots.CLASS_COLOURS, title)
     else:
-        scatter(path, points, domains, [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"], TWO_COLOURS, title)
+        names = [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"]
+        scatter(path, points, domains, names, plots.TWO_COLOURS, title)
 
 
 def draw_mistakes(problem, data_dir, path):
@@ -241,7 +250,7 @@ def draw_mistakes(problem, data_dir, path):
         shares.append(100 * confusion_matrix(labels, predicted, labels=range(CLASSES), normalize="true"))
     right = np.eye(CLASSES, dtype=bool)
     limits = min(s[right].min() for s in shares), max(s[~right].max() for s in shares)
-    figure = plt.figure(figsize=(WIDTH, 3.9))  # places as fractions of it
+    figure = plt.figure(figsize=(plots.WIDTH, 3.9))  # places as fractions of it
     matrices = figure.add_gridspec(1, 3, left=0.05, right=0.99, bottom=0.46, top=0.94, wspace=0.16).subplots()
     bars = figure.add_gridspec(1, 2, left=0.15, right=0.89, bottom=0.335, top=0.355, wspace=0.4).subplots()
     pictures = figure.add_gridspec(2, 20, left=0.05, right=0.99, bottom=0.01, top=0.22).subplots()
@@ -249,11 +258,11 @@ def draw_mistakes(problem, data_dir, path):
         axis.axis("off")
     for pair, (title, (images, labels, confidence, predicted)) in enumerate(tests.items()):
         matrices[pair].set_title(title)
-        shown = draw_confusion(matrices[pair], shares[pair], *limits)
+        shown = plots.draw_confusion(matrices[pair], shares[pair], *limits)
         wrong = (predicted != labels).nonzero().squeeze(1)
         for i, mistake in enumerate(wrong[confidence[wrong].argsort(descending=True)][:12]):
             axis = pictures[i // 6, 7 * pair + i % 6]
-            show_picture(axis, images[mistake].permute(1, 2, 0).numpy())
+            plots.show_picture(axis, images[mistake].permute(1, 2, 0).numpy())
             axis.set_title(f"{labels[mistake]} → {predicted[mistake]}", fontsize=6, pad=2)
     matrices[0].set_ylabel("label")
     for axis, image, name in zip(bars, shown, ("correct", "mistakes")):
@@ -269,7 +278,7 @@ FIGURES |= {"fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions,
             "fig1_6": draw_sweep}
 FIGURES |= {f"fig2_1_{part}": partial(draw_gan_printed, part) for part in ("generator", "discriminator")}
 FIGURES |= {"fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress, "fig2_5": draw_neighbours,
-            "fig2_6": draw_vae_and_gan}
+            "fig2_6": draw_vae_and_gan, "fig2_7": draw_truncation}
 FIGURES |= {f"{number}_{source}_{target}_{colour}": partial(draw_tsne, problem, source, target, colour)
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}

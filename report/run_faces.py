@@ -2,6 +2,8 @@
 
     python3 report/run_faces.py p1 --data-dir hw3_data          # trains what is not in runs/ yet; resumes
     python3 report/run_faces.py p1 --data-dir hw3_data --only shipped --ship     # and ship the row `shipped`
+    python3 report/run_faces.py p1_sampling --data-dir hw3_data     # the shipped VAE's ways to draw; nothing is trained
+    python3 report/run_faces.py p2_truncation --data-dir hw3_data   # the shipped GAN's latents times 0.6 to 1.2
 
 fd_efflite, precision, recall: report/fd_efflite.py, of 5,000 generated faces to the first 5,000 training faces.
 fd_test: the same distance to the test faces; there are fewer, so it is larger and compares only within its column.
@@ -11,6 +13,7 @@ value, images on [0, 1]; kl, in nats per image, of the log's last epoch; flow_se
 train_seconds leaves out. The VAEs of the sweep over lambda are shorter and narrower than the shipped one.
 """
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,24 +37,26 @@ VAES = {f"lambda_{weight}": ["--kl-weight", weight, *SHORT] for weight in ("3e-7
 VAES["shipped"] = []
 GANS = {"dcgan": ["--model", "dcgan"], "shipped": []}
 PROBLEMS = {"p1": (p1, p1_inference, VAES), "p2": (p2, p2_inference, GANS)}
+# of the shipped models: row -> the options of inference.py
+WAYS = {"p1_sampling": {"N(0, I)": ["--without-flow"], "Gaussian": ["--guidance", "0"], "flow": ["--guidance", "1"],
+                        "flow with guidance": []},
+        "p2_truncation": {f"{t:g}": ["--truncation", f"{t:g}"] for t in (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2)}}
 
 
-def generate(inference, out_dir, name, *options):
-    """Let a model of a run draw the faces into a folder of the run; their features [N, D]."""
-    folder = Path(out_dir, name)
-    inference.main(["--weights", str(Path(out_dir, "model.pth")), "--num-images", str(COUNT),
-                    "--output-dir", str(folder), *options])
+def generate(inference, folder, *options):
+    """Let a model draw the faces into a folder; their features [N, D]."""
+    inference.main(["--num-images", str(COUNT), "--output-dir", str(folder), *options])
     return features(folder, list_images(folder))
 
 
 def vae_columns(data_dir, out_dir, last, real):
     """A VAE's own columns, from the test faces, the log's last row and the features [N, D] of training faces."""
     reconstructed, test = Path(out_dir, "reconstructed"), Path(data_dir, "face", "test")
-    p1_inference.main(["--weights", str(Path(out_dir, "model.pth")), "--reconstruct", str(test),
-                       "--output-dir", str(reconstructed)])
+    weights = ["--weights", str(Path(out_dir, "model.pth"))]
+    p1_inference.main([*weights, "--reconstruct", str(test), "--output-dir", str(reconstructed)])
     mse = pandas.read_csv(reconstructed / "mse.csv")["mse"].mean()
     weight = json.loads(Path(out_dir, "config.json").read_text())["kl_weight"]
-    normal = generate(p1_inference, out_dir, "normal", "--without-flow")
+    normal = generate(p1_inference, Path(out_dir, "normal"), *weights, "--without-flow")
     return {"kl_weight": f"{weight:g}", "test_mse": f"{mse:.5f}", "kl": f"{last['kl']:.0f}",
             "dimensions_in_use": int(last["dimensions_in_use"]), "fd_normal": f"{frechet(real, normal):.1f}",
             "fd_reconstructed": f"{frechet(real, features(reconstructed, list_images(test))):.1f}",
@@ -85,12 +90,12 @@ def write_progress(out_dir, epochs):
 
 
 def main():
-    parser = make_parser(__doc__, PROBLEMS)
+    parser = make_parser(__doc__, [*PROBLEMS, *WAYS])
     rows_help = "; ".join(f"{problem}: {', '.join(rows)}" for problem, (_, _, rows) in PROBLEMS.items())
     parser.add_argument("--only", nargs="+", metavar="ROW", help=rows_help)
     args = parser.parse_args()
     table = args.table
-    trainer, inference, rows = PROBLEMS[table]
+    trainer, inference, rows = PROBLEMS[table[:2]]
     names = args.only or list(rows)
     if set(names) - rows.keys():
         parser.error(f"{table} has the rows {', '.join(rows)}")
@@ -103,13 +108,21 @@ def main():
         raise SystemExit(f"{faces} has {len(images)} images; the distance needs {2 * COUNT}")
     real, others = features(faces, images[:COUNT]), features(faces, images[COUNT:2 * COUNT])
     test = features(tests, list_images(tests))
+    if table in WAYS:
+        write_results(table, [
+            {"row": row, **measures(generate(inference, Path(args.runs_dir, table, row), *options), real, test),
+             "command": shlex.join(["python3", f"{inference.__name__.replace('.', '/')}.py", "--num-images", str(COUNT),
+                                    "--output-dir", "DIR", *options])}
+            for row, options in WAYS[table].items()], ["row"])
+        return
     out_dirs = {name: Path(args.runs_dir, f"{table}_{name}") for name in names}
     commands = {name: train(trainer, rows[name], args.data_dir, out_dirs[name]) for name in names}
     results = [{"row": "real faces", **measures(others, real, test)}]
     for name, command in commands.items():
         log = read_log(out_dirs[name])
         columns = COLUMNS[table](args.data_dir, out_dirs[name], log.iloc[-1], real)
-        generated = generate(inference, out_dirs[name], "generated")
+        options = ["--weights", str(out_dirs[name] / "model.pth"), *(["--truncation", "1"] if table == "p2" else [])]
+        generated = generate(inference, out_dirs[name] / "generated", *options)
         results.append({"row": name, **columns, **measures(generated, real, test),
                         "train_seconds": round(log["seconds"].sum()), "command": command})
     write_results(table, results, ["row"])

@@ -101,6 +101,17 @@ def face_rows():
         yield (title, rounded(run.fd_efflite), rounded(run.fd_test), rounded(run.precision, 2), rounded(run.recall, 2))
 
 
+def sampling_rows():
+    for row in read("p1_sampling.csv").itertuples():
+        yield row.row, rounded(row.fd_efflite), rounded(row.precision, 2), rounded(row.recall, 3)
+
+
+def domain_accuracies():
+    """Of DANN's discriminator in the last epoch, for each pair."""
+    for target, source in SCENARIOS.items():
+        yield read(f"p3_{source}_{target}_log.csv")["domain_accuracy"].iloc[-1]
+
+
 def peer_rows(names):
     """The best published accuracy of each kind."""
     peers = read(PEERS_FILE)
@@ -108,10 +119,12 @@ def peer_rows(names):
         yield f"best public answer, {PEERS[name]}", *(f"{peers[f'{name}_{code.lower()}'].max():.1f}" for code in CODES)
 
 
-def gains(name, better, worse):
-    """For each pair how far a row of table_rows is above another, in points."""
-    return {f"{name}{code}": f"${float(a.split()[0]) - float(b.split()[0]):+.1f}$"
-            for code, a, b in zip(CODES, better[1:], worse[1:])}
+def gains(name, table, better, worse):
+    """For each pair how far a row is above another, in points: mean and deviation of the differences by seed."""
+    accuracy = read_table(table).pivot(index=["target", "seed"], columns="mode", values="accuracy")
+    for code, target in zip(CODES, SCENARIOS):
+        difference = (accuracy[better] - accuracy[worse])[target]
+        yield f"{name}{code}", rf"${difference.mean():+.1f} \pm {difference.std():.1f}$"
 
 
 def ablation_rows():
@@ -149,6 +162,7 @@ def face_commands():
         "ganTable": tabular(["", "steps", "accuracy, real, %", "accuracy, generated, %", "FD-EffLite", "minutes"],
                             gan_rows()),
         "facesTable": tabular(["", "FD-EffLite", "to test faces", "precision", "recall"], face_rows()),
+        "samplingTable": tabular(["codes from", "FD-EffLite", "precision", "recall"], sampling_rows()),
         "facesDistance": rounded(vaes["fd_efflite"]["real faces"]),
         "vaeMse": rounded(vaes["test_mse"]["shipped"], 4),
         "vaeKlLowest": rounded(vae_log["kl"].min()), "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
@@ -174,9 +188,13 @@ def digit_commands():
         "dannTable": tabular(["", *PAIRS], [source, dann, target, *peer_rows(["source", "dann", "target"])]),
         "udaTable": tabular(["", *PAIRS], [dann, augmented, uda, bound, *peer_rows(["improved"])]),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
-        **gains("dannGain", dann, source), **gains("udaGain", uda, augmented), **gains("udaGap", uda, bound),
+        **dict(gains("dannGain", "p3", "dann", "source")), **dict(gains("udaGain", "p4", "uda", "source")),
+        **dict(gains("udaGap", "p4", "uda", "target")),
         "alignmentGain": rounded(ablation["full"] - ablation["no_align"], 1),
         "thresholdGain": rounded(ablation["full"] - ablation["no_relative"], 1),
+        "interpolationGain": f"${ablation['full'] - ablation['no_interpolation']:+.1f}$",
+        "balanceGain": f"${ablation['full'] - ablation['no_balance']:+.1f}$",
+        "domainAccuracies": " / ".join(f"{100 * accuracy:.0f}" for accuracy in domain_accuracies()),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
         "svhnTest": rounded(svhn["total"].iloc[0]),
         "udaLowest": rounded(svhn["accuracy"].min(), 1), "udaHighest": rounded(svhn["accuracy"].max(), 1)}
