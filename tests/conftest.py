@@ -1,9 +1,11 @@
+import functools
 import http.server
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: with such small networks a second thread only waits
@@ -13,56 +15,53 @@ import pandas
 import pytest
 from PIL import Image
 
+from common.prepare_data import write_digits, write_split
+
 ROOT = Path(__file__).resolve().parents[1]
 PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # python3 is the one that runs the tests
 
 
-def write_split(folder, images, **columns):
-    """Write uint8 images under 00000.png ... into a folder, and its CSV with these columns."""
-    folder.mkdir(parents=True)
-    names = [f"{i:05d}.png" for i in range(len(images))]
-    for name, image in zip(names, images):
-        Image.fromarray(image).save(folder / name)
-    pandas.DataFrame({"image_name": names, **columns}).to_csv(f"{folder}.csv", index=False)
+def make_data(root, count=40):
+    """Write a tiny data set in the course's layout: stripes stand for digits, discs for faces."""
+    rng = np.random.RandomState(0)
+    labels = np.arange(count) % 10
+    stripes = np.sin(np.arange(28) * (labels[:, None] + 1) / 4)[:, :, None, None]
+    rows, columns = np.mgrid[-1:1:64j, -1:1:64j]
+    disc = (rows ** 2 + columns ** 2 < 0.5)[:, :, None]
+    for split in ("train", "test"):
+        for domain in ("usps", "mnistm", "svhn"):
+            digits = 127 + 100 * stripes + rng.normal(0, 20, (count, 28, 28, 3))
+            write_digits(root / "digits" / domain / split, digits.clip(0, 255).astype(np.uint8), labels)
+        faces = [np.where(disc, rng.randint(100, 200, 3), 40) + rng.randint(0, 20, (64, 64, 3)) for _ in labels]
+        names = [f"{i:05d}.png" for i in range(count)]
+        write_split(root / "face" / split, map(Image.fromarray, np.uint8(faces)),
+                    pandas.DataFrame({"image_name": names, "Male": labels % 2, "Blond_Hair": labels // 5}))
+    return root
 
 
 @pytest.fixture(scope="session")
-def make_data():
-    """A function that writes a tiny data set in the course's layout: stripes stand for digits, discs for faces."""
-    def make(root, count=40):
-        rng = np.random.RandomState(0)
-        labels = np.arange(count) % 10
-        stripes = np.sin(np.arange(28) * (labels[:, None] + 1) / 4)[:, :, None, None]
-        rows, columns = np.mgrid[-1:1:64j, -1:1:64j]
-        disc = (rows ** 2 + columns ** 2 < 0.5)[:, :, None]
-        for split in ("train", "test"):
-            for domain in ("usps", "mnistm", "svhn"):
-                digits = 127 + 100 * stripes + rng.normal(0, 20, (count, 28, 28, 3))
-                write_split(root / "digits" / domain / split, digits.clip(0, 255).astype(np.uint8), label=labels)
-            faces = [np.where(disc, rng.randint(100, 200, 3), 40) + rng.randint(0, 20, (64, 64, 3)) for _ in labels]
-            write_split(root / "face" / split, np.uint8(faces), Male=labels % 2, Blond_Hair=labels // 5)
-        return root
-    return make
-
-
-@pytest.fixture(scope="session")
-def data_dir(make_data, tmp_path_factory):
+def data_dir(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="session")
-def sample_data(tmp_path_factory):
-    """What python3 -m common.sample_data makes."""
-    from common import sample_data
-    root = tmp_path_factory.mktemp("sample")
-    sample_data.main([str(root)])
-    return root
+@pytest.fixture(scope="session", autouse=True)
+def few_statistics():
+    """The GAN's batch statistics from few batches: most of the time of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("p2_gan.train.STATISTICS", 2)
+        yield
 
 
 def run(*command, **options):
     """A command as a user types it, from any folder; python3 is the one that runs the tests."""
     environment = {**os.environ, "PATH": PATH, **options.pop("env", {})}
     return subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, timeout=300, **options)
+
+
+def two_at_a_time(function, items):
+    """The function's results for the items, in parallel: for what waits for other processes."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(function, items))
 
 
 def error_line(process):
@@ -81,19 +80,11 @@ def clone(tmp_path):
 
 
 @pytest.fixture
-def server(tmp_path):
-    """An HTTP server on the loopback; gives the folder that it serves, its address and the paths asked for."""
-    folder, asked = tmp_path / "web", []
-    folder.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(folder))
-
-        def log_message(self, *args):
-            asked.append(self.path)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+def server(tmp_path_factory):
+    """An HTTP server on the loopback: the folder that it serves, and its address."""
+    folder = tmp_path_factory.mktemp("web")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
-        yield folder, f"http://127.0.0.1:{httpd.server_port}", asked
+        yield folder, f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()

@@ -9,25 +9,12 @@ from p2_gan.model import LATENT, MODELS
 both = pytest.mark.parametrize("model", MODELS)
 
 
-def run_gan(data_dir, out_dir, *options):
-    """One epoch of five steps, unless the options say otherwise."""
-    train.main(["--data-dir", str(data_dir), "--out-dir", str(out_dir), "--width", "2", "--epochs", "1",
-                "--batch-size", "8", "--device", "cpu", *map(str, options)])
-
-
-@pytest.fixture
-def players():
+def players(model, rate):
     """A generator, a discriminator and their optimizers, of a model; a batch of real images and latents."""
-    def make(model, rate=1e-3):
-        torch.manual_seed(0)
-        nets = [net(2) for net in MODELS[model]]
-        optimizers = [torch.optim.SGD(net.parameters(), rate) for net in nets]
-        return *nets, *optimizers, torch.rand(16, 3, 64, 64), torch.randn(16, LATENT)
-    return make
-
-
-def weights_of(net):
-    return [p.detach().clone() for p in net.parameters()]
+    torch.manual_seed(0)
+    nets = [net(2) for net in MODELS[model]]
+    optimizers = [torch.optim.SGD(net.parameters(), rate) for net in nets]
+    return *nets, *optimizers, torch.rand(16, 3, 64, 64), torch.randn(16, LATENT)
 
 
 @both
@@ -36,10 +23,8 @@ def test_shapes_and_ranges(model):
     x = generator(torch.randn(3, LATENT))
     assert x.shape == (3, 3, 64, 64) and 0 <= x.min() and x.max() <= 1
     assert train.score(discriminator, x).shape == (3,)
-
-
-def test_the_discriminator_sees_images_around_zero():
-    assert train.score(lambda x: x.amax((1, 2, 3)), torch.full((1, 3, 64, 64), 0.75)).tolist() == [0.5]
+    seen = train.score(lambda x: x.amax((1, 2, 3)), torch.full((1, 3, 64, 64), 0.75))
+    assert seen.tolist() == [0.5]  # the discriminator sees images around zero
 
 
 def test_losses_by_hand():
@@ -62,91 +47,76 @@ def test_gradient_penalty_by_hand():
 
 
 @both
-def test_the_discriminators_step(model, players):
-    """Its loss falls, real images score more against generated ones, and the generator is left alone."""
-    generator, discriminator, _, optimizer, real, z = players(model, 1e-2)
-    loss_of, _ = train.LOSSES[model]
-    fake, others = generator(z), weights_of(generator)
-    before, real_score, fake_score = train.discriminator_step(discriminator, optimizer, loss_of, real, fake, 0)
-    assert before == loss_of(real_score, fake_score)
+def test_a_step_betters_its_own_network_and_leaves_the_other_alone(model):
+    """Its loss falls; the discriminator parts real images from generated ones, and these then gain on them again."""
+    generator, discriminator, g_optimizer, d_optimizer, real, z = players(model, 1e-2)
+    (d_loss, g_loss), fake, others = train.LOSSES[model], generator(z), [p.clone() for p in generator.parameters()]
+    before, real_score, fake_score = train.discriminator_step(discriminator, d_optimizer, d_loss, real, fake, 0)
+    assert before == d_loss(real_score, fake_score)
     after = [train.score(discriminator, x.detach()) for x in (real, fake)]
-    assert loss_of(*after) < before and (after[0] - after[1]).mean() > (real_score - fake_score).mean()
+    assert d_loss(*after) < before and (after[0] - after[1]).mean() > (real_score - fake_score).mean()
     assert all(p.grad is None for p in generator.parameters())
-    assert all(map(torch.equal, others, weights_of(generator)))
+    assert all(map(torch.equal, others, generator.parameters()))
 
-
-@both
-def test_the_generators_step(model, players):
-    """Its loss falls, its images score more, and the discriminator is left alone but can learn again."""
-    generator, discriminator, optimizer, _, real, z = players(model, 1e-2)
-    others, real_score, fake = weights_of(discriminator), train.score(discriminator, real).detach(), generator(z)
-    before = train.generator_step(discriminator, optimizer, train.LOSSES[model][1], real_score, fake)
-    after = train.score(discriminator, generator(z))
-    assert train.LOSSES[model][1](real_score, after) < before and after.mean() > train.score(discriminator, fake).mean()
-    assert all(map(torch.equal, others, weights_of(discriminator)))
+    discriminator.zero_grad()
+    others = [p.clone() for p in discriminator.parameters()]
+    before = train.generator_step(discriminator, g_optimizer, g_loss, real_score, fake)
+    better = train.score(discriminator, generator(z))
+    assert g_loss(real_score, better) < before and better.mean() > after[1].mean()
+    assert all(map(torch.equal, others, discriminator.parameters()))
     assert all(p.grad is None and p.requires_grad for p in discriminator.parameters())
 
 
-def test_the_penalty_is_half_of_its_weight_times_the_squared_gradient(players):
-    """What it adds to the discriminator's step, at real images."""
-    moved = {}
+def test_the_penalty_is_half_of_its_weight_times_the_squared_gradient():
+    """What it adds to the gradient of the discriminator's step, at real images."""
+    gradients = {}
     for r1 in (0.0, 3.0):
-        generator, discriminator, _, optimizer, real, z = players("residual", 1.0)
-        before = weights_of(discriminator)
-        train.discriminator_step(discriminator, optimizer, train.relativistic, real.clone(), generator(z), r1)
-        moved[r1] = [a - b for a, b in zip(weights_of(discriminator), before)]
-    _, discriminator, _, _, real, _ = players("residual")
-    real.requires_grad_()
+        generator, discriminator, _, optimizer, real, z = players("residual", rate=0)
+        train.discriminator_step(discriminator, optimizer, train.relativistic, real, generator(z), r1)
+        gradients[r1] = [p.grad for p in discriminator.parameters()]
     penalty = 1.5 * train.gradient_penalty(train.score(discriminator, real), real)
-    gradient = torch.autograd.grad(penalty, discriminator.parameters(), allow_unused=True)
-    for a, b, g in zip(moved[3.0], moved[0.0], gradient):
-        torch.testing.assert_close(a - b, torch.zeros_like(a) if g is None else -g, rtol=1e-2, atol=1e-4)
+    expected = torch.autograd.grad(penalty, discriminator.parameters(), allow_unused=True)
+    for a, b, g in zip(gradients[3.0], gradients[0.0], expected):
+        torch.testing.assert_close(a - b, torch.zeros_like(a) if g is None else g, rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("model, end", [("residual", 2.68e-5), ("dcgan", 2e-4)])
-def test_penalty_and_learning_rate_of_the_discriminator_fall(model, end, data_dir, tmp_path, monkeypatch):
-    seen, step = [], train.discriminator_step
+@pytest.fixture(scope="module", params=MODELS)
+def trained(request, data_dir, tmp_path_factory):
+    """A model's name, the folder of its run of two epochs of five steps, and the arguments of its steps in turn."""
+    folder, calls = tmp_path_factory.mktemp("run"), []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("discriminator_step", "generator_step"):
+            def watched(discriminator, optimizer, *rest, step=getattr(train, name)):
+                calls.append((discriminator, optimizer, optimizer.param_groups[0]["lr"], *rest))
+                return step(discriminator, optimizer, *rest)
+            patch.setattr(train, name, watched)
+        train.main(["--data-dir", str(data_dir), "--out-dir", str(folder), "--width", "2", "--epochs", "2",
+                    "--batch-size", "8", "--device", "cpu", "--model", request.param, "--lr-discriminator", "4e-4",
+                    "--r1", "0.5", "--r1-end", "0.02"])
+    return request.param, folder, calls
 
-    def watched(discriminator, optimizer, loss_of, real, fake, r1):
-        seen.append((optimizer.param_groups[0]["lr"], r1))
-        return step(discriminator, optimizer, loss_of, real, fake, r1)
-    monkeypatch.setattr(train, "discriminator_step", watched)
-    run_gan(data_dir, tmp_path, "--model", model, "--epochs", 2, "--lr-discriminator", 4e-4, "--r1", 0.5,
-            "--r1-end", 0.02)
-    rates, penalties = zip(*seen)  # 5 steps an epoch; the penalty in the first and the ninth, with 8 times its weight
-    assert rates == pytest.approx([4e-4] * 5 + [(4e-4 * end) ** 0.5] * 5)
-    assert penalties == pytest.approx([8 * 0.5, 0, 0, 0, 0, 0, 0, 0, 8 * (0.5 * 0.02) ** 0.5, 0])
 
-
-@both
-def test_the_steps_get_their_own_optimizer_and_images(model, data_dir, tmp_path, monkeypatch):
-    calls = []
-    for name in ("discriminator_step", "generator_step"):
-        step = getattr(train, name)
-        monkeypatch.setattr(train, name, lambda *args, name=name, step=step: calls.append((name, args)) or step(*args))
-    run_gan(data_dir, tmp_path, "--model", model)
-    assert [name for name, _ in calls] == ["discriminator_step", "generator_step"] * 5
-    for (_, (d, d_optimizer, d_loss, real, fake, _)), (_, (d2, g_optimizer, g_loss, _, fake2)) in zip(calls[::2],
-                                                                                                   calls[1::2]):
-        assert d is d2 and fake is fake2 and (d_loss, g_loss) == train.LOSSES[model]
+def test_what_the_steps_are_given(trained):
+    """Their own optimizers and the same images; the discriminator's rate and its penalty's weight fall."""
+    model, _, calls = trained
+    assert len(calls) == 20
+    for of_d, of_g in zip(calls[::2], calls[1::2]):
+        (d, d_optimizer, _, d_loss, real, fake, _), (same, g_optimizer, _, g_loss, _, its_own) = of_d, of_g
+        assert d is same and fake is its_own and (d_loss, g_loss) == train.LOSSES[model]
         assert d_optimizer.param_groups[0]["params"] == list(d.parameters())
         assert g_optimizer is not d_optimizer and fake.requires_grad
         assert real.mean() > 0.1 and real.max() <= 1  # discs on a dark ground
+    end = {"residual": 2.68e-5, "dcgan": 2e-4}[model]
+    assert [call[2] for call in calls[::2]] == pytest.approx([4e-4] * 5 + [(4e-4 * end) ** 0.5] * 5)
+    # the penalty is in the first and the ninth step, with 8 times its weight
+    assert [call[6] for call in calls[::2]] == pytest.approx([8 * 0.5, *[0] * 7, 8 * (0.5 * 0.02) ** 0.5, 0])
 
 
-def test_the_discriminator_keeps_the_signals_scale():
-    torch.manual_seed(0)
-    layers = MODELS["residual"][1](16)[:4]  # up to the last block
-    x = torch.randn(8, 3, 64, 64)
-    assert 0.5 < layers(x).std() / x.std() < 2
-
-
-@both
-def test_the_weights_come_with_their_own_batch_statistics(model, data_dir, tmp_path):
-    """Each batch norm gives mean 0 and variance 1 for new latents; 5 steps are too few for a running average."""
-    run_gan(data_dir, tmp_path, "--model", model)
+def test_the_weights_come_with_their_own_batch_statistics(trained):
+    """Each batch norm gives mean 0 and variance 1 for new latents; 10 steps are too few for a running average."""
+    model, folder, _ = trained
     generator, means, variances = MODELS[model][0](2).eval(), [], []
-    generator.load_state_dict(load_weights(tmp_path / "model.pth")[0])
+    generator.load_state_dict(load_weights(folder / "model.pth")[0])
 
     def watch(norm, inputs, outputs):
         plain = (inputs[0] - norm.running_mean[:, None, None]) / norm.running_var[:, None, None].sqrt()
@@ -155,6 +125,14 @@ def test_the_weights_come_with_their_own_batch_statistics(model, data_dir, tmp_p
     for layer in generator.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.register_forward_hook(watch)
-    generator(torch.randn(2048, LATENT))
+    with torch.no_grad():
+        generator(torch.randn(512, LATENT))
     assert len(means) == (9 if model == "residual" else 4)
     assert torch.cat(means).abs().max() < 0.15 and (torch.cat(variances) - 1).abs().max() < 0.2
+
+
+def test_the_discriminator_keeps_the_signals_scale():
+    torch.manual_seed(0)
+    layers = MODELS["residual"][1](16)[:4]  # up to the last block
+    x = torch.randn(8, 3, 64, 64)
+    assert 0.5 < layers(x).std() / x.std() < 2
