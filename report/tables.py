@@ -171,7 +171,7 @@ def face_commands():
         "vaeMinutes": minutes(vaes["train_seconds"]["shipped"]),
         "vaeFlowMinutes": minutes(vaes["flow_seconds"]["shipped"]),
         "ganMinutes": minutes(gans["train_seconds"]["shipped"]),
-        "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]), "vaeNormal": rounded(vaes["fd_normal"]["shipped"]),
+        "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]),
         "vaeReconstructed": rounded(vaes["fd_reconstructed"]["shipped"]),
         "ganDistance": rounded(gans["fd_efflite"]["shipped"]),
         "dcganDistance": rounded(gans["fd_efflite"]["dcgan"]),
