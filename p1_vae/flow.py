@@ -3,6 +3,7 @@
 Dai & Wipf 2019, "Diagnosing and Enhancing VAE Models", ICLR, have a second VAE there; here it is a flow (Lipman et al.
 2023, "Flow Matching for Generative Modeling", ICLR), trained on the codes of all faces and of their mirror images.
 """
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.run import Run
-from common.training import EMA, autocast, descend, learning_rate
+from common.training import EMA, Replayed, autocast, descend, learning_rate
 from p1_vae.model import reparameterize
 
 WIDTH = 32  # of the hidden layers, as a multiple of the VAE's width
@@ -114,7 +115,8 @@ def train_flow(args, config, flow, vae, images):
     print("second stage: encoding all faces", flush=True)
     mean, log_variance = encode_all(vae, images)
     flow.fit_gaussian(mean, log_variance)
-    optimizer = torch.optim.AdamW(flow.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
+    on_gpu = args.device.type == "cuda"
+    optimizer = torch.optim.AdamW(flow.parameters(), weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu)
     ema = EMA(flow, EMA_DECAY)
 
     folder = Path(args.out_dir, "flow")
@@ -123,14 +125,22 @@ def train_flow(args, config, flow, vae, images):
     steps = len(mean) // batch
     run = Run(folder, config, args.flow_epochs, steps, {"flow": flow, "optimizer": optimizer, "ema": ema},
               resume=args.resume and (folder / "checkpoint.pt").exists())
+    chosen = torch.zeros(batch, dtype=torch.long, device=args.device)  # the codes of the batch
+    rate = torch.zeros([], device=args.device)
+
+    @partial(Replayed, device=args.device)
+    def train_step():
+        loss = flow.loss(reparameterize(mean[chosen], log_variance[chosen]))
+        descend(loss, optimizer, rate, CLIP)
+        return {"flow_loss": loss}
+
     for epoch in run.epochs_left():
         order = torch.randperm(len(mean), device=args.device)
         for i in range(steps):
-            picked = order[i * batch:(i + 1) * batch]
-            loss = flow.loss(reparameterize(mean[picked], log_variance[picked]))
-            rate = learning_rate(epoch * steps + i, args.flow_epochs * steps, args.lr, WARM_UP)
-            descend(loss, optimizer, rate, CLIP)
+            chosen.copy_(order[i * batch:(i + 1) * batch])
+            rate.fill_(learning_rate(epoch * steps + i, args.flow_epochs * steps, args.lr, WARM_UP))
+            metrics = train_step()
             ema.update(flow)
-            run.end_step({"flow_loss": loss}, batch)
+            run.end_step(metrics, batch)
         run.end_epoch({"step": (epoch + 1) * steps, **run.means()})
     return ema.model

@@ -11,6 +11,7 @@ second stage has its log and its checkpoint in the folder flow/ there.
 """
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.augment import flip_half
 from common.data import load_faces
 from common.run import Run, already_trained, interruptible, run_config
-from common.training import EMA, at_least, autocast, descend, learning_rate, pick_device
+from common.training import EMA, Replayed, at_least, autocast, descend, learning_rate, pick_device
 from p1_vae import flow
 from p1_vae.model import VAE, kl_divergence
 
@@ -81,22 +82,33 @@ def main(argv=None):
     vae = VAE(args.width, args.latent_dim).to(args.device, memory_format=torch.channels_last)
     second_stage = flow.Flow(args.latent_dim, flow.WIDTH * args.width).to(args.device)
     groups = [{"params": part.parameters()} for part in (vae.encoder, vae.decoder)]
-    optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
+    on_gpu = args.device.type == "cuda"
+    optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu)
     ema = EMA(vae, EMA_DECAY)
 
     steps = len(images) // args.batch_size  # an epoch
     run = Run(args.out_dir, config, args.epochs, steps, {"vae": vae, "optimizer": optimizer, "ema": ema}, args.resume)
+    chosen = torch.zeros(args.batch_size, dtype=torch.long, device=args.device)  # the images of the batch
+    kl_weight, rate = torch.zeros(2, device=args.device)
+
+    @partial(Replayed, device=args.device)
+    def train_step():
+        x = flip_half(images[chosen]).float() / 255
+        loss, metrics = vae_loss(vae, x, kl_weight)
+        descend(loss, optimizer, rate, CLIP)
+        return metrics
+
     for epoch in run.epochs_left():
         order = torch.randperm(len(images), device=args.device)
         for i in range(steps):
             step = epoch * steps + i
-            x = flip_half(images[order[i * args.batch_size:(i + 1) * args.batch_size]]).float() / 255
+            chosen.copy_(order[i * args.batch_size:(i + 1) * args.batch_size])
             # from 0, so that the decoder learns to use the latent before the KL pulls the codes together
-            kl_weight = args.kl_weight * min(1, step / max(1, args.warm_up * steps))
-            loss, metrics = vae_loss(vae, x, kl_weight)
-            descend(loss, optimizer, learning_rate(step, args.epochs * steps, args.lr, WARM_UP), CLIP)
+            kl_weight.fill_(args.kl_weight * min(1, step / max(1, args.warm_up * steps)))
+            rate.fill_(learning_rate(step, args.epochs * steps, args.lr, WARM_UP))
+            metrics = train_step()
             ema.update(vae)
-            run.end_step(metrics, len(x))
+            run.end_step(metrics, args.batch_size)
         means = run.means()
         run.end_epoch({"step": (epoch + 1) * steps, "mse": means["mse"], "kl": means["kl"].sum(),
                        "dimensions_in_use": (means["kl"] > IN_USE).sum()})

@@ -95,13 +95,22 @@ def discriminator(w):
     return net
 
 
+def drawn_small(net):
+    """The network with weights from N(0, 0.02), those of batch norm from N(1, 0.02), as Radford et al. have it."""
+    for layer in net.modules():
+        if hasattr(layer, "weight"):
+            nn.init.normal_(layer.weight, float(isinstance(layer, nn.BatchNorm2d)), 0.02)
+    return net
+
+
 def dcgan_generator(w):
     """Latents [N, 128] -> images [N, 3, 64, 64] on [0, 1], by transposed convolutions."""
     def up(inputs, outputs, *where):
         return [nn.ConvTranspose2d(inputs, outputs, 4, *where, bias=False), nn.BatchNorm2d(outputs),
                 nn.ReLU(inplace=True)]
-    return nn.Sequential(nn.Unflatten(1, (LATENT, 1, 1)), *up(LATENT, 8 * w), *up(8 * w, 4 * w, 2, 1),
-                         *up(4 * w, 2 * w, 2, 1), *up(2 * w, w, 2, 1), nn.ConvTranspose2d(w, 3, 4, 2, 1), nn.Sigmoid())
+    return drawn_small(nn.Sequential(
+        nn.Unflatten(1, (LATENT, 1, 1)), *up(LATENT, 8 * w), *up(8 * w, 4 * w, 2, 1), *up(4 * w, 2 * w, 2, 1),
+        *up(2 * w, w, 2, 1), nn.ConvTranspose2d(w, 3, 4, 2, 1), nn.Sigmoid()))
 
 
 def dcgan_discriminator(w):
@@ -109,8 +118,9 @@ def dcgan_discriminator(w):
     def down(inputs, outputs):
         return [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs),
                 nn.LeakyReLU(0.2, inplace=True)]
-    return nn.Sequential(nn.Conv2d(3, w, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True), *down(w, 2 * w),
-                         *down(2 * w, 4 * w), *down(4 * w, 8 * w), nn.Conv2d(8 * w, 1, 4), nn.Flatten(0))
+    return drawn_small(nn.Sequential(
+        nn.Conv2d(3, w, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True), *down(w, 2 * w), *down(2 * w, 4 * w),
+        *down(4 * w, 8 * w), nn.Conv2d(8 * w, 1, 4), nn.Flatten(0)))
 
 
 MODELS = {"residual": (Generator, discriminator), "dcgan": (dcgan_generator, dcgan_discriminator)}

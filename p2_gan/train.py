@@ -10,6 +10,7 @@ of the generator) into --out-dir.
 """
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from common.augment import flip_half
 from common.data import load_faces
 from common.pictures import draw_latents, grid, save_picture
 from common.run import Run, already_trained, interruptible, run_config
-from common.training import EMA, at_least, autocast, pick_device
+from common.training import EMA, Replayed, at_least, autocast, pick_device
 from p2_gan.model import LATENT, MODELS
 
 # Each model's defaults; lr* are Adam's learning rates, r1* weigh the R1 penalty for images on [0, 1].
@@ -29,7 +30,7 @@ from p2_gan.model import LATENT, MODELS
 SETTINGS = {
     "residual": {"epochs": 40, "batch_size": 32, "width": 16, "betas": [0.0, 0.99], "lr": 5e-4,
                  "lr_discriminator": 5e-4, "lr_discriminator_end": 2.68e-5, "r1": 0.5, "r1_end": 0.0076},
-    "dcgan": {"epochs": 16, "batch_size": 64, "width": 32, "betas": [0.5, 0.999], "lr": 2e-4,
+    "dcgan": {"epochs": 25, "batch_size": 128, "width": 64, "betas": [0.5, 0.999], "lr": 2e-4,
               "lr_discriminator": 2e-4, "lr_discriminator_end": 2e-4, "r1": 0.0, "r1_end": 0.0},
 }
 PENALTY_INTERVAL = 8  # steps; the penalty then has eight times its weight (Karras et al. 2020, StyleGAN2)
@@ -76,14 +77,14 @@ def score(discriminator, x):
 
 
 def discriminator_step(discriminator, optimizer, loss_of, real, fake, r1):
-    """One step on real and generated images [N, 3, 64, 64] on [0, 1]; r1 weighs the penalty, 0 leaves it out.
+    """One step on real and generated images [N, 3, 64, 64] on [0, 1]; r1 weighs the penalty, None leaves it out.
 
     Returns the loss without the penalty, and the scores [N] of either kind.
     """
-    real = real.requires_grad_(r1 > 0)
+    real = real.requires_grad_(r1 is not None)
     real_score, fake_score = score(discriminator, real), score(discriminator, fake.detach())
     loss = loss_of(real_score, fake_score)
-    penalty = r1 / 2 * gradient_penalty(real_score, real) if r1 > 0 else 0
+    penalty = 0 if r1 is None else r1 / 2 * gradient_penalty(real_score, real)
     optimizer.zero_grad()
     (loss + penalty).backward()
     optimizer.step()
@@ -153,33 +154,45 @@ def main(argv=None):
     generator, discriminator = (net(args.width).to(args.device, memory_format=torch.channels_last)
                                 for net in MODELS[args.model])
     discriminator_loss, generator_loss = LOSSES[args.model]
-    g_optimizer = torch.optim.Adam(generator.parameters(), args.lr, betas=args.betas, fused=True)
-    d_optimizer = torch.optim.Adam(discriminator.parameters(), args.lr_discriminator, betas=args.betas, fused=True)
+    # Adam's numbers on the GPU, so that a step can be replayed
+    adam = partial(torch.optim.Adam, betas=args.betas, fused=True, capturable=args.device.type == "cuda")
+    g_optimizer = adam(generator.parameters(), args.lr)
+    d_optimizer = adam(discriminator.parameters(), args.lr_discriminator)
     ema = EMA(generator, EMA_DECAY)
 
     batch = args.batch_size
     steps = len(images) // batch  # an epoch
     run = Run(args.out_dir, config, args.epochs, steps, {"generator": generator, "discriminator": discriminator,
               "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "ema": ema}, args.resume)
+    chosen = torch.zeros(batch, dtype=torch.long, device=args.device)  # the images of the batch
+    r1, rate = torch.zeros(2, device=args.device)
+    d_optimizer.param_groups[0]["lr"] = rate
+
+    def step(penalised):
+        real = flip_half(images[chosen]).float() / 255
+        with autocast(args.device):
+            fake = generator(torch.randn(batch, LATENT, device=args.device))
+        d_loss, real_score, fake_score = discriminator_step(
+            discriminator, d_optimizer, discriminator_loss, real, fake, PENALTY_INTERVAL * r1 if penalised else None)
+        g_loss = generator_step(discriminator, g_optimizer, generator_loss, real_score, fake)
+        middle = (real_score.mean() + fake_score.mean()) / 2  # relativistic scores have no zero of their own
+        return {"d_loss": d_loss, "g_loss": g_loss,
+                "accuracy_real": (real_score > middle).float().mean(),
+                "accuracy_fake": (fake_score < middle).float().mean()}
+
+    step_with, step_without = (Replayed(partial(step, penalised), args.device) for penalised in (True, False))
     fixed = draw_latents(32, LATENT).float().to(args.device)
     for epoch in run.epochs_left():
         order = torch.randperm(len(images), device=args.device)
         # penalty and rate fall: the discriminator sees finer detail as the faces get better, and the generator keeps up
-        r1 = exponential(args.r1, args.r1_end, epoch / args.epochs)
-        rate = exponential(args.lr_discriminator, args.lr_discriminator_end, epoch / args.epochs)
-        d_optimizer.param_groups[0]["lr"] = rate
+        r1.fill_(exponential(args.r1, args.r1_end, epoch / args.epochs))
+        rate.fill_(exponential(args.lr_discriminator, args.lr_discriminator_end, epoch / args.epochs))
         for i in range(steps):
-            penalised = (epoch * steps + i) % PENALTY_INTERVAL == 0
-            real = flip_half(images[order[i * batch:(i + 1) * batch]]).float() / 255
-            with autocast(args.device):
-                fake = generator(torch.randn(batch, LATENT, device=args.device))
-            d_loss, real_score, fake_score = discriminator_step(
-                discriminator, d_optimizer, discriminator_loss, real, fake, PENALTY_INTERVAL * r1 if penalised else 0)
-            g_loss = generator_step(discriminator, g_optimizer, generator_loss, real_score, fake)
+            chosen.copy_(order[i * batch:(i + 1) * batch])
+            penalised = args.r1 > 0 and (epoch * steps + i) % PENALTY_INTERVAL == 0
+            metrics = step_with() if penalised else step_without()
             ema.update(generator)
-            middle = (real_score.mean() + fake_score.mean()) / 2  # relativistic scores have no zero of their own
-            run.end_step({"d_loss": d_loss, "g_loss": g_loss, "accuracy_real": (real_score > middle).float().mean(),
-                          "accuracy_fake": (fake_score < middle).float().mean()}, batch)
+            run.end_step(metrics, batch)
         with torch.inference_mode():
             save_picture(Path(args.out_dir, f"samples_{epoch + 1:03d}.png"), grid(ema.model(fixed)))
         run.end_epoch({"step": (epoch + 1) * steps, **run.means()})

@@ -45,7 +45,7 @@ def test_the_loss_is_the_mse_plus_the_weighted_kl():
 
 def test_the_kls_weight_ramps_up_over_the_first_epoch(data_dir, tmp_path, monkeypatch):
     weights, loss = [], train.vae_loss
-    monkeypatch.setattr(train, "vae_loss", lambda vae, x, weight: weights.append(weight) or loss(vae, x, weight))
+    monkeypatch.setattr(train, "vae_loss", lambda vae, x, weight: weights.append(weight.item()) or loss(vae, x, weight))
     train.main(["--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--width", "2", "--latent-dim", "8",
                 "--epochs", "2", "--flow-epochs", "0", "--batch-size", "8", "--kl-weight", "0.5", "--device", "cpu"])
     assert weights == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, *[0.5] * 5])

@@ -15,7 +15,7 @@ import torch
 from conftest import make_data, run, two_at_a_time
 
 from common.run import Run
-from common.training import EMA, descend, learning_rate
+from common.training import EMA, Replayed, descend, learning_rate
 from common.weights import load_model, load_weights, save_weights
 from p1_vae import train as p1
 from p2_gan import train as p2
@@ -59,6 +59,20 @@ def test_ema_equals_its_closed_form():
         ema.update(net)
     for name in expected:
         torch.testing.assert_close(ema.state[name], expected[name])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_a_replayed_step_is_the_step():
+    """Also after a rate has changed."""
+    results, device = [], torch.device("cuda")
+    for wrapped in (Replayed, lambda step, device: step):
+        w, rate, ones = torch.ones(3, device=device), torch.zeros([], device=device), torch.ones(3, device=device)
+        step = wrapped(lambda: {"sum": w.sub_(rate * w.mul(ones)).sum()}, device)
+        for i in range(8):
+            rate.fill_(i / 10)
+            value = step()["sum"].item()
+        results.append((value, *w.tolist()))
+    assert results[0] == results[1]
 
 
 @every_training
