@@ -2,10 +2,9 @@
 
     python3 p2_gan/inference.py --output fig2_2.png                          # 32 faces in a grid, .png or .jpg
     python3 p2_gan/inference.py --num-images 5000 --output-dir DIR           # one PNG each, 00000.png ...
-    python3 p2_gan/inference.py ... --truncation 0.8                         # less varied, with fewer faults
+    python3 p2_gan/inference.py ... --truncation 0.8                         # the latents are multiplied by this
 
-Latents are drawn from N(0, I), seed 0, and multiplied by the truncation, which is 1.1 unless said.
-The grid is made on the CPU in float64: the same pixels on every machine.
+Latents are drawn from N(0, I), seed 0. The grid is made on the CPU in float64: the same pixels on every machine.
 """
 import argparse
 import sys
@@ -18,7 +17,6 @@ from common.weights import load_model
 from p2_gan.model import LATENT, MODELS
 
 WEIGHTS = Path(__file__).parent / "weights" / "gan.pth"
-TRUNCATION = 1.1
 
 
 def load_generator(path=WEIGHTS):
@@ -32,7 +30,7 @@ def main(argv=None):
     action.add_argument("--output", help="write the grid here")
     action.add_argument("--num-images", type=at_least(1))
     parser.add_argument("--output-dir")
-    parser.add_argument("--truncation", type=at_least(0, float), default=TRUNCATION, help="multiplies the latents")
+    parser.add_argument("--truncation", type=at_least(0, float), default=1.0, help="multiplies the latents")
     parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--device", type=pick_device, default="cpu", help="the grid is always made on the CPU")
     args = parser.parse_args(argv)

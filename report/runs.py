@@ -36,7 +36,7 @@ def read_log(out_dir):
 def write_results(table, rows, keys):
     """Put rows (dicts) into report/results/TABLE.csv: in place of those with the same `keys`, else below the others."""
     path = RESULTS / f"{table}.csv"
-    rows = pandas.DataFrame(rows).astype(object).map(lambda value: "" if pandas.isna(value) else str(value))
+    rows = pandas.DataFrame(rows, dtype=object).map(lambda value: "" if pandas.isna(value) else str(value))
     if path.exists():
         rows = pandas.concat([pandas.read_csv(path, dtype=str, keep_default_na=False), rows]).fillna("")
     merged = {tuple(row[key] for key in keys): row for row in rows.to_dict("records")}  # a key keeps its first place

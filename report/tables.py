@@ -17,10 +17,11 @@ PAIRS = [f"{TITLES[source]} → {TITLES[target]}" for target, source in SCENARIO
 CODES = ("Um", "Ms", "Su")  # the pairs in the names of commands, and of the columns in peers.csv
 PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
-VAES = {"real faces": "other real faces", "shipped": "shipped model"}  # the other rows differ by their columns alone
-GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "shipped": "shipped model"}
-FACES = {("p1", "real faces"): "other real faces", ("p1", "shipped"): "VAE", ("p2", "dcgan"): "DCGAN",
-         ("p2", "shipped"): "GAN"}
+VAES = {"real faces": "other real faces", "plain": "plain VAE", "shipped": "shipped model",
+        "repeated": "the same again"}  # the other rows differ by their columns alone
+GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "width_16": "half as wide", "shipped": "shipped model"}
+FACES = {("p1", "real faces"): "other real faces", ("p1", "plain"): "VAE, plain", ("p1", "shipped"): "VAE, shipped",
+         ("p2", "dcgan"): "DCGAN", ("p2", "width_16"): "GAN, half as wide", ("p2", "shipped"): "GAN, shipped"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
             "gan": ("p2_gan/weights/gan.pth", ("epochs", "batch_size", "lr", "lr_discriminator_end", "r1", "r1_end")),
@@ -85,7 +86,7 @@ def vae_rows():
         weight = "" if pandas.isna(run.kl_weight) else power(run.kl_weight)
         yield (run["name"], rounded(run.epochs), rounded(run.width), weight, rounded(run.test_mse, 4), rounded(run.kl),
                rounded(run.dimensions_in_use), rounded(run.fd_reconstructed), rounded(run.fd_normal),
-               rounded(run.fd_efflite), minutes(run.train_seconds))
+               rounded(None if run.row == "plain" else run.fd_efflite), minutes(run.train_seconds))
 
 
 def gan_rows():
@@ -121,7 +122,9 @@ def peer_rows(names):
 
 def gains(name, table, better, worse):
     """For each pair how far a row is above another, in points: mean and deviation of the differences by seed."""
-    accuracy = read_table(table).pivot(index=["target", "seed"], columns="mode", values="accuracy")
+    results = read_table(table)
+    results["accuracy"] = 100 * results["correct"] / results["total"]  # not rounded
+    accuracy = results.pivot(index=["target", "seed"], columns="mode", values="accuracy")
     for code, target in zip(CODES, SCENARIOS):
         difference = (accuracy[better] - accuracy[worse])[target]
         yield f"{name}{code}", rf"${difference.mean():+.1f} \pm {difference.std():.1f}$"
@@ -153,9 +156,9 @@ def setting_commands():
 def face_commands():
     """Commands for problems 1 and 2."""
     vaes, gans = read_faces("p1"), read_faces("p2")
+    samples = read("p1_sampling.csv")["fd_efflite"]  # in the order of its rows
     sweep = vaes[vaes.index.str.startswith("lambda_")]
     vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
-    accuracy = (gan_log["accuracy_real"] + gan_log["accuracy_fake"]) / 2
     return {
         "vaeTable": tabular(["", "epochs", "width", r"$\lambda_{KL}$", "test MSE", "KL, nats", "dim. used",
                              "reconstr.", "$N(0, I)$", "flow", "minutes"], vae_rows()),
@@ -163,6 +166,8 @@ def face_commands():
                             gan_rows()),
         "facesTable": tabular(["", "FD-EffLite", "to test faces", "precision", "recall"], face_rows()),
         "samplingTable": tabular(["codes from", "FD-EffLite", "precision", "recall"], sampling_rows()),
+        **{f"sampling{name}": rounded(value) for name, value in zip(("Normal", "Gaussian", "Flow"), samples)},
+        "truncationDistance": rounded(read("p2_truncation.csv")["fd_efflite"].min()),
         "facesDistance": rounded(vaes["fd_efflite"]["real faces"]),
         "vaeMse": rounded(vaes["test_mse"]["shipped"], 4),
         "vaeKlLowest": rounded(vae_log["kl"].min()), "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
@@ -170,12 +175,16 @@ def face_commands():
         "vaeStepsPerEpoch": rounded(vae_log["step"][0]), "ganStepsPerEpoch": rounded(gan_log["step"][0]),
         "vaeMinutes": minutes(vaes["train_seconds"]["shipped"]),
         "vaeFlowMinutes": minutes(vaes["flow_seconds"]["shipped"]),
+        "vaeRepeatedMinutes": minutes(vaes["train_seconds"]["repeated"] + vaes["flow_seconds"]["repeated"]),
+        "vaeRepeatedDistance": rounded(vaes["fd_efflite"]["repeated"], 1),
         "ganMinutes": minutes(gans["train_seconds"]["shipped"]),
-        "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]),
+        "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]), "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
         "vaeReconstructed": rounded(vaes["fd_reconstructed"]["shipped"]),
         "ganDistance": rounded(gans["fd_efflite"]["shipped"]),
+        "ganNarrowDistance": rounded(gans["fd_efflite"]["width_16"]),
         "dcganDistance": rounded(gans["fd_efflite"]["dcgan"]),
-        "ganAccuracyLowest": rounded(100 * accuracy.min()), "ganAccuracyHighest": rounded(100 * accuracy.max())}
+        "ganCopies": rounded(100 * gans["nearer_to_training"]["shipped"]),
+        "realCopies": rounded(100 * gans["nearer_to_training"]["real faces"])}
 
 
 def digit_commands():
@@ -194,6 +203,7 @@ def digit_commands():
         "thresholdGain": rounded(ablation["full"] - ablation["no_relative"], 1),
         "interpolationGain": f"${ablation['full'] - ablation['no_interpolation']:+.1f}$",
         "balanceGain": f"${ablation['full'] - ablation['no_balance']:+.1f}$",
+        "allPartsGain": rounded(ablation["full"] - ablation["fixmatch"], 1),
         "domainAccuracies": " / ".join(f"{100 * accuracy:.0f}" for accuracy in domain_accuracies()),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
         "svhnTest": rounded(svhn["total"].iloc[0]),

@@ -63,7 +63,7 @@ def gan_step(plain):
     g_optimizer, d_optimizer, ema = prepare(nets, plain)
 
     def step(faces):
-        r1 = 4.0 if ema.step % p2.PENALTY_INTERVAL == 0 else 0
+        r1 = 4.0 if ema.step % p2.PENALTY_INTERVAL == 0 else None
         with training.autocast(faces.device):
             fake = nets[0](torch.randn(len(faces), LATENT))
         real = flip_half(faces).float() / 255
