@@ -5,6 +5,7 @@ import os
 os.environ["MPLBACKEND"] = "Agg"  # no screen needed; a notebook's own setting may name a backend that is not installed
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import patheffects
 from sklearn.manifold import TSNE
 
 from common.files import write_output
@@ -31,8 +32,8 @@ def embed(features, seed=0):
     return tsne.fit_transform(np.asarray(features))
 
 
-def scatter(path, points, groups, names, colours, title, width=2.15):
-    """Save points [N, 2], coloured by groups [N] (indices into names and colours).
+def scatter(path, points, groups, names, colours, title, width=2.15, written=()):
+    """Save points [N, 2], coloured by groups [N] (indices into names and colours), and texts `written` [(point, text)].
 
     The axes have the same place in every picture of one width, so that points of the same data line up between them.
     """
@@ -41,6 +42,9 @@ def scatter(path, points, groups, names, colours, title, width=2.15):
     axes = figure.add_axes((0.01, 0.36 / height, 0.98, 1 - 0.53 / height))
     order = np.random.RandomState(0).permutation(len(points))  # so that no group hides another
     axes.scatter(*points[order].T, s=width, c=np.asarray(colours)[np.asarray(groups)[order]], linewidths=0)
+    for point, text in written:
+        axes.text(*point, text, ha="center", va="center", weight="bold",
+                  path_effects=[patheffects.withStroke(linewidth=2, foreground="white")])
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, pad=3)
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=c, label=n) for n, c in zip(names, colours)]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the report: bash report/build.sh STUDENT_ID writes hw3_STUDENT_ID.pdf beside itself.
+# Build the report: bash report/build.sh STUDENT_ID writes hw3_STUDENT_ID.pdf into the repository's root.
 # Needs pdflatex, and what `python3 report/figures.py --data-dir hw3_data` writes.
 set -euo pipefail
 
@@ -25,5 +25,5 @@ for pass in 1 2; do  # the second knows the references
         exit 1
     fi
 done
-mv -- "$build/report.pdf" "hw3_$1.pdf"
-echo "wrote $PWD/hw3_$1.pdf"
+mv -- "$build/report.pdf" "../hw3_$1.pdf"
+echo "wrote ${PWD%/*}/hw3_$1.pdf"

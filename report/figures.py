@@ -24,8 +24,8 @@ from common.predict import load_digit_net, run_in_batches
 from common.tsne import embed, plt, save_figure, scatter
 from common.weights import load_weights
 from p1_vae.inference import load_vae, sampler
-from p2_gan.inference import TRUNCATION, load_generator
 from p2_gan.inference import WEIGHTS as GAN_WEIGHTS
+from p2_gan.inference import load_generator
 from p2_gan.model import LATENT, MODELS
 from report import plots
 from report.run_faces import shown_epochs
@@ -33,6 +33,7 @@ from report.runs import RESULTS, ROOT
 from report.tables import TITLES, vae_runs, write_tables
 
 METHODS = {"p3_dann": "DANN", "p4_uda": "AdaMatch"}
+REACH = 1.5  # the ends of a walk along an attribute, in differences of the mean codes
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
 
 
@@ -64,8 +65,9 @@ def draw_gan_curves(data_dir, path):
 
 
 def draw_sweep(data_dir, path):
-    """FD-EffLite by lambda: of reconstructions, and of samples with and without the flow; points: the shipped model."""
-    runs = pandas.DataFrame(vae_runs()).dropna(subset="kl_weight").sort_values("kl_weight")
+    """FD-EffLite by lambda: of reconstructions, and of samples with and without a flow; points: at full length."""
+    runs = pandas.DataFrame(vae_runs()).set_index("row").drop(["real faces", "repeated"]).sort_values("kl_weight")
+    runs.loc["plain", "fd_efflite"] = float("nan")  # it has no flow
     curves = {"fd_normal": "samples, N(0, I) decoded", "fd_efflite": "samples, through the flow",
               "fd_reconstructed": "reconstructions"}
     figure, axis = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
@@ -126,9 +128,9 @@ def vae_points(data_dir):
     return embed(run_in_batches(lambda x: net.encode(x)[0], load_faces(data_dir, "test")))
 
 
-def read_attribute(data_dir, attribute):
-    """Whether each test face, in name order, has the attribute, 1 or 0 [N]; CelebA's own list has -1 for 0."""
-    path = Path(data_dir, "face", "test.csv")
+def read_attribute(data_dir, split, attribute):
+    """Whether each face, in name order, has the attribute, 1 or 0 [N]; CelebA's own list has -1 for 0."""
+    path = Path(data_dir, "face", f"{split}.csv")
     table = pandas.read_csv(path, dtype={"image_name": str})
     if not {"image_name", attribute} <= set(table):
         raise SystemExit(f"{path}: no column image_name or {attribute}")
@@ -140,13 +142,33 @@ def read_attribute(data_dir, attribute):
 
 def draw_vae_latents(attribute, data_dir, path):
     """The latents of the test faces, coloured by an attribute."""
-    present, name = read_attribute(data_dir, attribute), attribute.replace("_", " ").lower()
+    present, name = read_attribute(data_dir, "test", attribute), attribute.replace("_", " ").lower()
     title = f"VAE, latents of the test faces: {name}"
     scatter(path, vae_points(data_dir), present, [f"not {name}", name], plots.TWO_COLOURS, title, width=3.2)
 
 
+@torch.inference_mode()
+def draw_walks(data_dir, path):
+    """Straight lines between the codes of test faces, and from another one along three attributes.
+
+    An attribute's direction is the mean code with it less the mean code without it, of the first 5,000 training faces.
+    """
+    net, _ = load_vae()
+    known, codes = (run_in_batches(lambda x: net.encode(x)[0], load_faces(data_dir, split, count))
+                    for split, count in (("train", 5000), ("test", 5)))
+    steps = torch.linspace(0, 1, 8)[:, None]
+    rows = {"two faces": torch.lerp(codes[0], codes[1], steps), "two others": torch.lerp(codes[2], codes[3], steps)}
+    for attribute in ("Smiling", "Male", "Blond_Hair"):
+        present = torch.tensor(read_attribute(data_dir, "train", attribute).to_numpy())[:len(known)] == 1
+        direction = known[present].mean(0) - known[~present].mean(0)
+        rows[attribute.replace("_", "\n").lower()] = codes[4] + REACH * (2 * steps - 1) * direction
+    figure, axis = plt.subplots(figsize=(5.2, 2.9), layout="constrained")
+    plots.show_rows(axis, grid(net.decode(torch.cat(list(rows.values())))), rows)
+    save_figure(figure, path)
+
+
 def draw_gan_grid(data_dir, path):
-    write_grid(path, load_generator(), TRUNCATION * draw_latents(32, LATENT))
+    write_grid(path, load_generator(), draw_latents(32, LATENT))
 
 
 def draw_progress(data_dir, path):
@@ -154,7 +176,7 @@ def draw_progress(data_dir, path):
     epochs = shown_epochs(len(pandas.read_csv(RESULTS / "p2_gan_log.csv")))
     pixels = np.asarray(Image.open(RESULTS / "p2_progress.png"))
     height, width, _ = pixels.shape
-    figure, axis = plt.subplots(figsize=(3.2, 2.8 * height / width), layout="constrained")
+    figure, axis = plt.subplots(figsize=(4.6, 4.2 * height / width), layout="constrained")
     plots.show_rows(axis, pixels, epochs)
     axis.set_ylabel("training epoch")
     save_figure(figure, path)
@@ -164,7 +186,7 @@ def draw_progress(data_dir, path):
 @torch.inference_mode()
 def gan_faces(count):
     """Images [count, 3, 64, 64] on [0, 1] of the first latents of seed 0."""
-    return load_generator()(TRUNCATION * draw_latents(count, LATENT).float())
+    return load_generator()(draw_latents(count, LATENT).float())
 
 
 @torch.inference_mode()
@@ -177,7 +199,7 @@ def draw_truncation(data_dir, path):
     shares = axis.twinx()
     lines += shares.plot(table["row"], table["precision"], "s--", color=plots.TWO_COLOURS[0])
     lines += shares.plot(table["row"], table["recall"], "^--", color=plots.TWO_COLOURS[1])
-    axis.set(ylabel="FD-EffLite", ylim=(0, None), xticks=table["row"], xlim=(0.55, 1.25))
+    axis.set(xlabel="latents times", ylabel="FD-EffLite", ylim=(0, None), xticks=table["row"], xlim=(0.5, 1.5))
     shares.set(ylabel="precision, recall", ylim=(0, 1))
     figure.legend(lines, ["FD-EffLite", "precision", "recall"], loc="outside upper center", ncols=3)
     plots.show_picture(below, grid(faces.flatten(0, 1), columns=len(table)))
@@ -194,7 +216,7 @@ def draw_neighbours(data_dir, path):
                            for part in images.split(2000)], 1)
     nearest = distances.view(2, 8, -1).amin(0).topk(3, largest=False).indices.T
     faces = torch.cat([fakes, *(images[i].float() / 255 for i in nearest)])
-    figure, axis = plt.subplots(figsize=(3.4, 1.5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(plots.WIDTH, 3.0), layout="constrained")
     plots.show_rows(axis, grid(faces), ["generated", "nearest\ntraining face", "2nd nearest", "3rd nearest"])
     save_figure(figure, path)
 
@@ -232,8 +254,11 @@ def embedded(data_dir, problem, source, target):
 def draw_tsne(problem, source, target, colour, data_dir, path):
     points, classes, domains = embedded(data_dir, problem, source, target)
     title = f"{METHODS[problem]}, {TITLES[source]} → {TITLES[target]}: {colour}"
-    if colour == "class":
-        scatter(path, points, classes, list("0123456789"), plots.CLASS_COLOURS, title)
+    if colour == "class":  # each digit is written in the middle of the target's images of it
+        of_target = np.array(domains) == 1
+        middles = pandas.DataFrame(points[of_target]).groupby(classes[of_target].numpy()).median()
+        scatter(path, points, classes, list("0123456789"), plots.CLASS_COLOURS, title,
+                written=zip(middles.to_numpy(), middles.index))
     else:
         names = [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"]
         scatter(path, points, domains, names, plots.TWO_COLOURS, title)
@@ -270,12 +295,19 @@ def draw_mistakes(problem, data_dir, path):
     save_figure(figure, path)
 
 
+def draw_logs(problem, columns, data_dir, path):
+    """Columns of the logs of the shipped models of three pairs."""
+    logs = {f"{TITLES[source]} → {TITLES[target]}": pandas.read_csv(RESULTS / f"{problem}_{source}_{target}_log.csv")
+            for target, source in SCENARIOS.items()}
+    save_figure(plots.draw_runs(logs, columns), path)
+
+
 partial = functools.partial
 FIGURES = {f"fig1_1_{part}": partial(draw_vae_printed, part) for part in ("encoder", "decoder")}
 FIGURES |= {"fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions, random_ten),
             "fig1_7": partial(draw_reconstructions, worst_ten), "fig1_4": draw_vae_grid,
             "fig1_5_male": partial(draw_vae_latents, "Male"), "fig1_5_blond": partial(draw_vae_latents, "Blond_Hair"),
-            "fig1_6": draw_sweep}
+            "fig1_6": draw_sweep, "fig1_8": draw_walks}
 FIGURES |= {f"fig2_1_{part}": partial(draw_gan_printed, part) for part in ("generator", "discriminator")}
 FIGURES |= {"fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress, "fig2_5": draw_neighbours,
             "fig2_6": draw_vae_and_gan, "fig2_7": draw_truncation}
@@ -283,6 +315,9 @@ FIGURES |= {f"{number}_{source}_{target}_{colour}": partial(draw_tsne, problem, 
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}
 FIGURES |= {"fig3_6": partial(draw_mistakes, "p3_dann"), "fig4_3": partial(draw_mistakes, "p4_uda")}
+INFORMATION = {"target_information": "information, nats"}
+FIGURES |= {"fig3_7": partial(draw_logs, "p3", {"domain_accuracy": "domain accuracy", **INFORMATION}),
+            "fig4_4": partial(draw_logs, "p4", {"keep_rate": "pseudo-labels kept", **INFORMATION})}
 FIGURES["tables"] = lambda data_dir, path: write_tables(path)
 
 

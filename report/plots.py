@@ -45,7 +45,7 @@ def draw_curves(log, panels):
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.3), layout="constrained")
     for axis, (label, columns) in zip(axes, panels.items()):
         for colour, (column, name) in zip(TWO_COLOURS, columns.items()):
-            axis.plot(log["step"], log[column], marker=".", color=colour)
+            axis.plot(log["step"], log[column], marker="." if len(log) < 50 else "", color=colour)
             axis.annotate(name, (log["step"].iloc[-1], log[column].iloc[-1]), (5, 0), textcoords="offset points",
                           va="center", color=colour)
         axis.spines[["top", "right"]].set_visible(False)
@@ -53,6 +53,19 @@ def draw_curves(log, panels):
         axis.locator_params(axis="x", nbins=5)
         axis.grid()
     return figure, axes
+
+
+def draw_runs(logs, columns):
+    """A figure with one panel for each of `columns` {column: y label}, a curve for each of `logs` {name: log}."""
+    figure, axes = plt.subplots(1, len(columns), figsize=(WIDTH, 1.9), layout="constrained")
+    for axis, (column, label) in zip(axes, columns.items()):
+        for colour, log in zip(CLASS_COLOURS[1::2], logs.values()):
+            axis.plot(log["epoch"], log[column], marker=".", color=colour)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.grid()
+    figure.legend(axis.lines, logs, loc="outside upper center", ncols=len(logs))
+    return figure
 
 
 def draw_confusion(axis, shares, lowest, highest):

@@ -35,7 +35,8 @@ def make_data(root, count=40):
         faces = [np.where(disc, rng.randint(100, 200, 3), 40) + rng.randint(0, 20, (64, 64, 3)) for _ in labels]
         names = [f"{i:05d}.png" for i in range(count)]
         write_split(root / "face" / split, map(Image.fromarray, np.uint8(faces)),
-                    pandas.DataFrame({"image_name": names, "Male": labels % 2, "Blond_Hair": labels // 5}))
+                    pandas.DataFrame({"image_name": names, "Male": labels % 2, "Blond_Hair": labels // 5,
+                                  "Smiling": labels % 3 // 2}))
     return root
 
 

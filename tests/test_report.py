@@ -111,7 +111,7 @@ def test_attributes_of_the_faces(data_dir, tmp_path):
     """Rows belong to images by their names, and -1 means the same as 0; what is missing is named in one line."""
     def male(changed):
         changed.to_csv(tmp_path / "face" / "test.csv", index=False)
-        return read_attribute(tmp_path, "Male").tolist()
+        return read_attribute(tmp_path, "test", "Male").tolist()
     (tmp_path / "face").mkdir()
     (tmp_path / "face" / "test").symlink_to(data_dir / "face" / "test")
     table = pandas.read_csv(data_dir / "face" / "test.csv")
@@ -162,6 +162,12 @@ def test_precision_and_recall_by_hand():
     generated = torch.tensor([[1.5, 0], [1.8, 0], [5, 0], [5.5, 0]])  # 0.3, 0.3, 0.5 and 0.5
     assert fd_efflite.precision_and_recall(real, generated, k=1) == (0.5, 0.0)
     assert fd_efflite.precision_and_recall(generated, real, k=1) == (0.0, 0.5)
+
+
+def test_copies_of_training_faces_are_counted():
+    real, test = torch.randn(50, 2), torch.randn(10, 2) + 9
+    for generated, share in ((real[:10], "1.000"), (test, "0.000"), (torch.cat([real[:5], test[:5]]), "0.500")):
+        assert run_faces.measures(generated, real, test)["nearer_to_training"] == share
 
 
 def test_frechet_distance_equals_its_closed_form():
