@@ -73,10 +73,11 @@ class Replayed:
             return self.detached()
         self.calls += 1
         if self.calls <= 3:  # lazy initialisation is no part of the recording
-            self.stream.wait_stream(torch.cuda.current_stream())
+            current = torch.cuda.current_stream(self.stream.device)
+            self.stream.wait_stream(current)
             with torch.cuda.stream(self.stream):
                 result = self.detached()
-            torch.cuda.current_stream().wait_stream(self.stream)
+            current.wait_stream(self.stream)
             return result
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
