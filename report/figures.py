@@ -66,7 +66,8 @@ def draw_gan_curves(data_dir, path):
 
 def draw_sweep(data_dir, path):
     """FD-EffLite by lambda: of reconstructions, and of samples with and without a flow; points: at full length."""
-    runs = pandas.DataFrame(vae_runs()).set_index("row").drop(["real faces", "repeated"]).sort_values("kl_weight")
+    runs = pandas.DataFrame(vae_runs()).set_index("row").sort_values("kl_weight")
+    runs = runs.drop(["real faces", "repeated"], errors="ignore")
     runs.loc["plain", "fd_efflite"] = float("nan")  # it has no flow
     curves = {"fd_normal": "samples, N(0, I) decoded", "fd_efflite": "samples, through the flow",
               "fd_reconstructed": "reconstructions"}

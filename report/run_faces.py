@@ -13,7 +13,7 @@ Of a VAE also fd_normal, of 5,000 faces decoded from N(0, I) without the flow; o
 the posterior's mean fd_reconstructed (2,621 faces, which adds some points) and test_mse, the mean squared error per
 value, images on [0, 1]; kl, in nats per image, of the log's last epoch; flow_seconds, of the second stage, which
 train_seconds leaves out. The VAEs of the sweep over lambda are shorter and narrower than the shipped one; `plain` has
-its length and width, but a larger lambda and no flow.
+its length and width, but a larger lambda and no flow; `repeated` is the same command, run again.
 """
 import json
 import shlex
@@ -38,7 +38,7 @@ from report.runs import RESULTS, copy, make_parser, read_log, ship, train, write
 COUNT = 5000  # faces of either kind
 SHORT = ["--epochs", "3", "--flow-epochs", "5", "--width", "16"]
 VAES = {f"lambda_{weight}": ["--kl-weight", weight, *SHORT] for weight in ("3e-7", "1e-6", "3e-6", "1e-5")}
-VAES |= {"plain": ["--kl-weight", "1e-5", "--flow-epochs", "0"], "shipped": []}
+VAES |= {"plain": ["--kl-weight", "1e-5", "--flow-epochs", "0"], "shipped": [], "repeated": []}
 GANS = {"dcgan": ["--model", "dcgan"], "width_16": [],
         "shipped": ["--width", "32", "--batch-size", "128", "--epochs", "129"]}
 PROBLEMS = {"p1": (p1, p1_inference, VAES), "p2": (p2, p2_inference, GANS)}

@@ -44,11 +44,29 @@ def test_the_loss_is_the_mse_plus_the_weighted_kl():
 
 
 def test_the_kls_weight_ramps_up_over_the_first_epoch(data_dir, tmp_path, monkeypatch):
-    weights, loss = [], train.vae_loss
-    monkeypatch.setattr(train, "vae_loss", lambda vae, x, weight: weights.append(weight.item()) or loss(vae, x, weight))
+    calls, loss = [], train.vae_loss
+    monkeypatch.setattr(train, "vae_loss", lambda vae, x, kl: calls.append((x, kl.item())) or loss(vae, x, kl))
     train.main(["--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--width", "2", "--latent-dim", "8",
                 "--epochs", "2", "--flow-epochs", "0", "--batch-size", "8", "--kl-weight", "0.5", "--device", "cpu"])
-    assert weights == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, *[0.5] * 5])
+    assert [weight for _, weight in calls] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, *[0.5] * 5])
+    seen = torch.cat([x for x, _ in calls[:5]]).mean((1, 2, 3))  # an epoch has every face once, mirrored or not
+    faces = train.load_faces(data_dir, "train").float().mean((1, 2, 3)) / 255
+    torch.testing.assert_close(seen.sort().values, faces.sort().values)
+
+
+def test_both_stages_follow_their_rates_and_the_flow_sees_every_code(data_dir, tmp_path, monkeypatch):
+    rates, means, draw = [], [], train.flow.reparameterize
+    for module in (train, train.flow):
+        def watched(loss, optimizer, rate, clip, step=module.descend):
+            rates.append(rate.item())
+            step(loss, optimizer, rate, clip)
+        monkeypatch.setattr(module, "descend", watched)
+    monkeypatch.setattr(train.flow, "reparameterize", lambda mean, log: means.append(mean) or draw(mean, log))
+    train.main(["--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--width", "2", "--latent-dim", "8",
+                "--epochs", "1", "--flow-epochs", "2", "--batch-size", "8", "--lr", "0.5", "--device", "cpu"])
+    expected = [train.learning_rate(i, steps, 0.5, warm_up=100) for steps in (5, 2) for i in range(steps)]
+    assert rates == pytest.approx(expected)
+    assert [len(mean.unique(dim=0)) for mean in means] == [80, 80]  # of 40 faces and of their mirror images
 
 
 def test_the_flow_leads_from_noise_to_the_codes():

@@ -98,7 +98,7 @@ def trained(request, data_dir, tmp_path_factory):
     return request.param, folder, calls
 
 
-def test_what_the_steps_are_given(trained):
+def test_what_the_steps_are_given(trained, data_dir):
     """Their own optimizers and the same images; the discriminator's rate and its penalty's weight fall."""
     model, _, calls = trained
     assert len(calls) == 20
@@ -108,6 +108,9 @@ def test_what_the_steps_are_given(trained):
         assert d_optimizer.param_groups[0]["params"] == list(d.parameters())
         assert g_optimizer is not d_optimizer and fake.requires_grad
         assert real.mean() > 0.1 and real.max() <= 1  # discs on a dark ground
+    seen = torch.cat([call[4].detach() for call in calls[:10:2]]).mean((1, 2, 3))  # an epoch has every face once
+    faces = train.load_faces(data_dir, "train").float().mean((1, 2, 3)) / 255
+    torch.testing.assert_close(seen.sort().values, faces.sort().values)
     end = {"residual": 2.68e-5, "dcgan": 2e-4}[model]
     assert [call[2] for call in calls[::2]] == pytest.approx([4e-4] * 5 + [(4e-4 * end) ** 0.5] * 5)
     # the penalty is in the first and the ninth step, with 8 times its weight
