@@ -24,12 +24,13 @@ from common.data import SCENARIOS, class_balanced_weights, load_labelled, load_u
 from common.digit_net import DigitNet
 from common.run import Run, already_trained, interruptible, run_config
 from common.training import EMA, at_least, autocast, descend, entropy, learning_rate, pick_device
-from p4_uda.model import SWITCHES, PseudoLabels, interpolate, running_statistics_kept
+from p4_uda.model import SWITCHES, PseudoLabels
 
 WEIGHT_DECAY = 1e-4
 CLIP = 1.0  # the largest norm of the gradient
 WARM_UP = 100  # steps in which the learning rate rises
 EMA_DECAY = 0.999  # of the teacher
+ALONE = 0.75  # after this part of the epochs, the net learns from the target's images alone
 
 
 def parse_args(argv):
@@ -64,15 +65,6 @@ def target_weight(step, steps):
     return 0.5 - 0.5 * math.cos(math.pi * min(1, 2 * step / steps))
 
 
-def divergence(counts, q):
-    """KL divergence, in nats, of counts [classes], as a distribution, from the distribution q [classes].
-
-    nan where all counts are 0.
-    """
-    p = counts / counts.sum()
-    return torch.special.xlogy(p, p / q).sum()
-
-
 def supervised_loss(net, x, y):
     """Cross-entropy of uint8 images [N, 3, 28, 28], half of them weakly and half strongly augmented, with labels [N].
 
@@ -85,33 +77,55 @@ def supervised_loss(net, x, y):
     return loss, {"class_loss": loss, "class_accuracy": (logits.argmax(1) == y).float().mean()}
 
 
+@torch.no_grad()
+def predict(teacher, views):
+    """Probabilities [M, classes] for float images [M, 3, 28, 28]."""
+    with autocast(views.device):
+        return teacher(views).float().softmax(1)
+
+
+def pseudo_label_loss(logits, label, kept, teacher_probs):
+    """Cross-entropy of logits [M, classes] with those pseudo-labels [M] that are kept [M], 0 or 1: mean over all M.
+
+    Returns the loss, and what the log shows; target_shares are the teacher's mean probabilities [classes].
+    """
+    loss = (kept * F.cross_entropy(logits, label, reduction="none")).mean()
+    return loss, {"target_loss": loss, "keep_rate": kept.mean(), "target_entropy": entropy(teacher_probs).mean(),
+                  "target_shares": teacher_probs.mean(0)}
+
+
 def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
     """The source's class loss plus `weight` times that of the target's pseudo-labels (AdaMatch, section 3).
 
     uint8 images [N, 3, 28, 28] of the source, half of them weakly and half strongly augmented, with labels [N]; uint8
     images [M, 3, 28, 28] of the target. The teacher, a network in eval mode, sees weak views of the target, the net
-    strong ones. Returns the loss, and what the log shows: target_shares are the teacher's mean predictions [classes],
-    kept_labels [classes] the numbers of pseudo-labels that were used.
+    strong ones. Returns the loss, and what the log shows.
     """
     count, half = len(x), len(x) // 2
-    with torch.no_grad(), autocast(x.device):
-        teacher_probs = teacher(weak_digits(target)).float().softmax(1)
+    teacher_probs = predict(teacher, weak_digits(target))
     views = torch.cat([weak_digits(x[:half]), strong_digits(torch.cat([x[half:], target]))])
     with autocast(x.device):
-        logits = net(views)  # both domains in one batch, so that they share its statistics
-        source_logits = logits[:count]
-        if "interpolation" not in pseudo_labels.without:
-            with running_statistics_kept(net):
-                source_logits = interpolate(source_logits, net(views[:count]))
-    source_logits, target_logits = source_logits.float(), logits[count:].float()
-    class_loss = F.cross_entropy(source_logits, y)
-    label, threshold, kept = pseudo_labels(source_logits[:half].detach().softmax(1), teacher_probs)
-    target_loss = (kept * F.cross_entropy(target_logits, label, reduction="none")).mean()
+        logits = net(views).float()  # both domains in one batch, so that they share its statistics
+    class_loss = F.cross_entropy(logits[:count], y)
+    label, threshold, kept = pseudo_labels(logits[:half].detach().softmax(1), teacher_probs)
+    target_loss, metrics = pseudo_label_loss(logits[count:], label, kept, teacher_probs)
     return class_loss + weight * target_loss, {
-        "class_loss": class_loss, "class_accuracy": (source_logits.argmax(1) == y).float().mean(),
-        "target_loss": target_loss, "threshold": threshold, "keep_rate": kept.mean(),
-        "target_entropy": entropy(teacher_probs).mean(), "target_shares": teacher_probs.mean(0),
-        "kept_labels": label.bincount(kept, minlength=teacher_probs.shape[1])}
+        "class_loss": class_loss, "class_accuracy": (logits[:count].argmax(1) == y).float().mean(),
+        "threshold": threshold, **metrics}
+
+
+def alone_loss(net, teacher, target, threshold):
+    """The loss of the last phase: pseudo-labels for uint8 images [M, 3, 28, 28] of the target, nothing of the source.
+
+    After the second stage of Shu et al. 2018, "A DIRT-T Approach to Unsupervised Domain Adaptation", ICLR: weights and
+    batch statistics then serve one domain. Nothing is aligned; a label needs a confidence of `threshold`.
+    """
+    teacher_probs = predict(teacher, weak_digits(target))
+    views = strong_digits(target)
+    with autocast(target.device):
+        logits = net(views).float()
+    confidence, label = teacher_probs.max(1)
+    return pseudo_label_loss(logits, label, (confidence >= threshold).float(), teacher_probs)
 
 
 def main(argv=None):
@@ -138,22 +152,24 @@ def main(argv=None):
     run = Run(args.out_dir, config, args.epochs, args.steps,
               {"net": net, "optimizer": optimizer, "ema": ema, "pseudo_labels": pseudo_labels}, args.resume)
     steps = args.epochs * args.steps
+    alone = args.epochs if "alone" in args.without else ALONE * args.epochs
     for epoch in run.epochs_left():
         for step in range(epoch * args.steps, (epoch + 1) * args.steps):
             picked = torch.multinomial(weights, args.batch_size, replacement=True)
             x, y = images[picked], labels[picked]
             if args.mode == "uda":
                 target = target_images[torch.randint(len(target_images), (2 * args.batch_size,), device=args.device)]
-                loss, metrics = adamatch_loss(net, ema.model, pseudo_labels, x, y, target, target_weight(step, steps))
+                weight = target_weight(step, steps)
+                loss, metrics = (adamatch_loss(net, ema.model, pseudo_labels, x, y, target, weight) if epoch < alone
+                                 else alone_loss(net, ema.model, target, args.threshold))
             else:
                 loss, metrics = supervised_loss(net, x, y)
             descend(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
-            run.end_step(metrics, args.batch_size * (3 if args.mode == "uda" else 1))
+            run.end_step(metrics, args.batch_size * (1 if args.mode != "uda" else 3 if epoch < alone else 2))
         row = run.means()
-        if args.mode == "uda":  # label-free, in nats: how sure and varied predictions are; kept labels vs the source
+        if args.mode == "uda":  # label-free, in nats: how sure and varied the predictions are
             row["target_information"] = entropy(row.pop("target_shares")) - row["target_entropy"]
-            row["pseudo_label_divergence"] = divergence(row.pop("kept_labels"), pseudo_labels.source_mean)
         run.end_epoch(row)
 
     run.save_model(ema.state)

@@ -24,7 +24,7 @@ from report.runs import RESULTS, make_parser, read_log, ship, train, write_resul
 
 SHORT = ["--epochs", "5"]  # a fifth of the length
 PARTS = {"align": "distribution alignment", "relative": "relative threshold",
-         "interpolation": "random logit interpolation", "balance": "class-balanced source"}
+         "balance": "class-balanced source", "alone": "target alone at the end"}
 ABLATION = {"full": ("the method", SHORT)}
 ABLATION |= {f"no_{part}": (f"− {title}", [*SHORT, "--without", part]) for part, title in PARTS.items()}
 ABLATION["fixmatch"] = "− all four (FixMatch)", [*SHORT, "--without", *PARTS]

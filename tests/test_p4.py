@@ -3,9 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from common.digit_net import DigitNet
 from p4_uda import train
-from p4_uda.model import PseudoLabels, align, interpolate
+from p4_uda.model import PseudoLabels, align
 
 SURE, UNSURE = 8.0, 0.1  # logits of one class above the others
 
@@ -29,7 +28,7 @@ def batch():
     return greys[:4], torch.tensor([0, 1, 2, 3]), greys[4:]
 
 
-def adamatch(batch, teacher, weight=1.0, without=("interpolation",), net=None):
+def adamatch(batch, teacher, weight=1.0, without=(), net=None):
     net = net or Fixed([0, 1, 2, 3] + [9] * 8, SURE)
     loss, metrics = train.adamatch_loss(net, teacher, PseudoLabels(without=without), *batch, weight)
     loss.backward()
@@ -45,7 +44,7 @@ def test_the_teachers_labels_teach_the_net_about_the_target(batch):
     assert loss.item() == pytest.approx((metrics["class_loss"] + metrics["target_loss"]).item())
     for row, label in enumerate(batch[1]):
         assert gradient[row, label] < 0 and (gradient[row].sum() - gradient[row, label]) > 0
-    assert metrics["kept_labels"].tolist() == [0, 0, 0, 0, 0, 8, 0, 0, 0, 0] and metrics["keep_rate"] == 1
+    assert metrics["keep_rate"] == 1
     assert teacher.logits.grad is None
 
 
@@ -83,19 +82,41 @@ def test_the_threshold_follows_the_confidence_on_weak_source_images(batch):
         net.logits[:2] = 0.0  # the weak half: a confidence of 0.1
     metrics = adamatch(batch, Fixed([5] * 8, SURE), net=net)[2]
     assert metrics["threshold"].item() == pytest.approx(0.9 * 0.1)
-    metrics = adamatch(batch, Fixed([5] * 8, SURE), net=net, without=("interpolation", "relative"))[2]
+    metrics = adamatch(batch, Fixed([5] * 8, SURE), net=net, without=("relative",))[2]
     assert metrics["threshold"].item() == pytest.approx(0.9)
 
 
-def test_interpolation_is_between_a_common_and_a_source_batch():
-    torch.manual_seed(0)
-    net, teacher = DigitNet(2), DigitNet(2).eval()
-    x, y, target = torch.randint(0, 256, (24, 3, 28, 28), dtype=torch.uint8).split([8, 8, 8])
-    passes = []
-    net.register_forward_hook(lambda net, inputs, outputs: passes.append((len(inputs[0]), net.layers[0][1].training)))
-    before = net.layers[0][1].num_batches_tracked.item()
-    train.adamatch_loss(net, teacher, PseudoLabels(), x, torch.arange(8), target, 1.0)
-    assert passes == [(16, True), (8, True)] and net.layers[0][1].num_batches_tracked.item() == before + 1
+def test_alone_the_target_learns_the_teachers_labels(batch, monkeypatch):
+    """Those of weak views for strong ones, where the teacher is surer than the threshold; nothing of the source."""
+    monkeypatch.setattr(train, "weak_digits", lambda images: images.float())
+    monkeypatch.setattr(train, "strong_digits", lambda images: images.float() + 100)
+    net, teacher = Fixed([9] * 8, SURE), Fixed([5] * 8, SURE)
+    with torch.no_grad():
+        teacher.logits[:3] *= UNSURE / SURE
+    loss, metrics = train.alone_loss(net, teacher, batch[2], threshold=0.9)
+    loss.backward()
+    gradient = net.logits.grad
+    assert (gradient[:3] == 0).all() and (gradient[3:, 5] < 0).all() and (gradient[3:, 9] > 0).all()
+    assert metrics["keep_rate"] == 5 / 8 and teacher.logits.grad is None
+    assert teacher.seen[:, 0, 0, 0].tolist() == list(range(4, 12))
+    assert net.seen[:, 0, 0, 0].tolist() == list(range(104, 112))
+    assert train.alone_loss(net, teacher, batch[2], threshold=0.0)[1]["keep_rate"] == 1
+
+
+def test_the_last_quarter_of_the_epochs_is_on_the_target_alone(data_dir, tmp_path, monkeypatch):
+    calls = []
+    for loss in ("adamatch_loss", "alone_loss"):
+        monkeypatch.setattr(train, loss, lambda *arguments, name=loss, function=getattr(train, loss):
+                            calls.append((name, arguments)) or function(*arguments))
+    options = "--source usps --target mnistm --width 2 --epochs 4 --steps 1 --batch-size 8".split()
+    for without in ([], ["--without", "alone"]):
+        out_dir = str(tmp_path / "-".join(without))
+        train.main(["--data-dir", str(data_dir), *options, *without, "--out-dir", out_dir])
+    assert [name for name, _ in calls] == ["adamatch_loss"] * 3 + ["alone_loss"] + ["adamatch_loss"] * 4
+    net, teacher, target, threshold = calls[3][1]
+    assert net is calls[0][1][0] and teacher is calls[0][1][1] and threshold == 0.9
+    images = train.load_unlabelled(data_dir, "mnistm", "train")
+    assert len(target) == 16 and (target[:, None] == images).flatten(2).all(2).any(1).all()
 
 
 def test_pseudo_labels_by_hand():
@@ -112,16 +133,5 @@ def test_pseudo_labels_by_hand():
     assert PseudoLabels(2, without=("align",))(source, target)[0].tolist() == [1, 1]
 
 
-def test_interpolation_stays_between_and_passes_gradients():
-    a, b = torch.zeros(50, 10, requires_grad=True), torch.ones(50, 10, requires_grad=True)
-    z = interpolate(a, b)
-    assert 0 <= z.min() and z.max() <= 1 and z.std() > 0.2  # a draw for each element
-    z.sum().backward()
-    torch.testing.assert_close(a.grad + b.grad, torch.ones(50, 10))
-
-
-def test_schedule_and_divergence_by_hand():
+def test_the_weight_rises_over_the_first_half():
     assert [train.target_weight(step, 800) for step in (0, 200, 400, 800)] == pytest.approx([0, 0.5, 1, 1])
-    uniform = torch.tensor([0.5, 0.5])
-    assert train.divergence(torch.tensor([3.0, 3.0]), uniform).item() == pytest.approx(0)
-    assert train.divergence(torch.tensor([4.0, 0.0]), uniform).item() == pytest.approx(0.693147)
