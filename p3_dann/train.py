@@ -61,8 +61,9 @@ def reversal_strength(step, steps, final):
 
 def supervised_loss(net, x, y):
     """Cross-entropy of uint8 images [N, 3, 28, 28] with their labels [N]: the loss, and what the log shows."""
+    views = augment_digits(x)
     with autocast(x.device):
-        logits = net(augment_digits(x))
+        logits = net(views)
     loss = F.cross_entropy(logits.float(), y)
     return loss, {"class_loss": loss, "class_accuracy": (logits.argmax(1) == y).float().mean()}
 
@@ -74,8 +75,9 @@ def dann_loss(net, discriminator, x, y, target, strength):
     loss, and what the log shows: target_shares are the mean predictions [classes] for the target.
     """
     count = len(x)
+    views = augment_digits(torch.cat([x, target]))
     with autocast(x.device):
-        features = net.features(augment_digits(torch.cat([x, target])))  # one batch: the domains share its statistics
+        features = net.features(views)  # one batch: the domains share its statistics
         logits = net.classifier(features)
         domain_logits = discriminator(GradientReversal.apply(features, strength))
     logits, domain_logits = logits.float(), domain_logits.float()

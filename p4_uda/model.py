@@ -1,4 +1,4 @@
-"""What AdaMatch adds to the digit classifier, which problems 3 and 4 share so that the gain is the method's.
+"""AdaMatch's pseudo-labels; the network is that of problem 3, so that the gain is the method's.
 
 Berthelot et al. 2022, "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", ICLR. It is
 FixMatch (a weak view's label teaches a strong view) with distribution alignment and a relative threshold. Its random
@@ -17,7 +17,7 @@ def align(p, source_mean, target_mean, eps=1e-6):
 
 
 class PseudoLabels(nn.Module):
-    """What to teach the student about target images: the teacher's aligned labels, where they are sure enough.
+    """Labels for target images: the teacher's aligned predictions, and which of them are sure enough to learn from.
 
     Keeps running means of the predictions for both domains, which start uniform.
     """
@@ -28,6 +28,7 @@ class PseudoLabels(nn.Module):
         self.register_buffer("source_mean", torch.full((classes,), 1 / classes))
         self.register_buffer("target_mean", torch.full((classes,), 1 / classes))
 
+    @torch.no_grad()
     def forward(self, source, target):
         """Probabilities of weakly augmented source [M, classes] and target images [N, classes]
         -> labels [N], the threshold [], kept [N] (0 or 1)."""

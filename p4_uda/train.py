@@ -1,5 +1,7 @@
 """Train one row of problem 4: AdaMatch with pseudo-labels from the EMA weights, or a bound with its augmentation.
 
+The last quarter of the epochs is on the target's images alone.
+
     python3 p4_uda/train.py --data-dir hw3_data --source usps --target mnistm --seed 0
     python3 p4_uda/train.py ... --mode source            # the lower bound with this problem's augmentation
     python3 p4_uda/train.py ... --mode target            # and the upper one
@@ -30,7 +32,7 @@ WEIGHT_DECAY = 1e-4
 CLIP = 1.0  # the largest norm of the gradient
 WARM_UP = 100  # steps in which the learning rate rises
 EMA_DECAY = 0.999  # of the teacher
-ALONE = 0.75  # after this part of the epochs, the net learns from the target's images alone
+ALONE = 0.25  # the part of the epochs, at the end, that is on the target's images alone
 
 
 def parse_args(argv):
@@ -44,10 +46,10 @@ def parse_args(argv):
                         help="of --steps steps each, whatever the data set's size")
     parser.add_argument("--steps", type=at_least(1), default=500)
     parser.add_argument("--batch-size", type=at_least(2), default=32,
-                        help="labelled images a step; there are twice as many of the target")
+                        help="labelled images a step; AdaMatch takes twice as many of the target")
     parser.add_argument("--lr", type=at_least(0, float), default=2e-3)
     parser.add_argument("--threshold", type=at_least(0, float), default=0.9,
-                        help="the confidence that a pseudo-label needs, as a fraction of the source's")
+                        help="the confidence that a pseudo-label needs, relative to the source's while there is one")
     parser.add_argument("--without", nargs="+", choices=SWITCHES, default=[],
                         help="for the ablation: leave these parts out")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
@@ -61,8 +63,14 @@ def parse_args(argv):
 
 
 def target_weight(step, steps):
-    """From 0 to 1 over the first half of the run, along half a cosine, as AdaMatch has it."""
+    """From 0 to 1 over the first half of the run, along half a cosine, as in AdaMatch."""
     return 0.5 - 0.5 * math.cos(math.pi * min(1, 2 * step / steps))
+
+
+def float_logits(net, views):
+    """Logits [N, classes] in float32 of augmented images [N, 3, 28, 28]."""
+    with autocast(views.device):
+        return net(views).float()
 
 
 def supervised_loss(net, x, y):
@@ -71,21 +79,13 @@ def supervised_loss(net, x, y):
     Returns the loss, and what the log shows.
     """
     half = len(x) // 2
-    with autocast(x.device):
-        logits = net(torch.cat([weak_digits(x[:half]), strong_digits(x[half:])]))
-    loss = F.cross_entropy(logits.float(), y)
+    logits = float_logits(net, torch.cat([weak_digits(x[:half]), strong_digits(x[half:])]))
+    loss = F.cross_entropy(logits, y)
     return loss, {"class_loss": loss, "class_accuracy": (logits.argmax(1) == y).float().mean()}
 
 
-@torch.no_grad()
-def predict(teacher, views):
-    """Probabilities [M, classes] for float images [M, 3, 28, 28]."""
-    with autocast(views.device):
-        return teacher(views).float().softmax(1)
-
-
 def pseudo_label_loss(logits, label, kept, teacher_probs):
-    """Cross-entropy of logits [M, classes] with those pseudo-labels [M] that are kept [M], 0 or 1: mean over all M.
+    """Cross-entropy of logits [M, classes] with pseudo-labels [M], mean over all M; what is not `kept` [M] counts as 0.
 
     Returns the loss, and what the log shows; target_shares are the teacher's mean probabilities [classes].
     """
@@ -98,16 +98,15 @@ def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
     """The source's class loss plus `weight` times that of the target's pseudo-labels (AdaMatch, section 3).
 
     uint8 images [N, 3, 28, 28] of the source, half of them weakly and half strongly augmented, with labels [N]; uint8
-    images [M, 3, 28, 28] of the target. The teacher, a network in eval mode, sees weak views of the target, the net
-    strong ones. Returns the loss, and what the log shows.
+    images [M, 3, 28, 28] of the target. The teacher, a network in eval mode without gradients, sees weak views of the
+    target, the net strong ones. Returns the loss, and what the log shows.
     """
     count, half = len(x), len(x) // 2
-    teacher_probs = predict(teacher, weak_digits(target))
+    teacher_probs = float_logits(teacher, weak_digits(target)).softmax(1)
     views = torch.cat([weak_digits(x[:half]), strong_digits(torch.cat([x[half:], target]))])
-    with autocast(x.device):
-        logits = net(views).float()  # both domains in one batch, so that they share its statistics
+    logits = float_logits(net, views)  # both domains in one batch, so that they share its statistics
     class_loss = F.cross_entropy(logits[:count], y)
-    label, threshold, kept = pseudo_labels(logits[:half].detach().softmax(1), teacher_probs)
+    label, threshold, kept = pseudo_labels(logits[:half].softmax(1), teacher_probs)
     target_loss, metrics = pseudo_label_loss(logits[count:], label, kept, teacher_probs)
     return class_loss + weight * target_loss, {
         "class_loss": class_loss, "class_accuracy": (logits[:count].argmax(1) == y).float().mean(),
@@ -115,15 +114,13 @@ def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
 
 
 def alone_loss(net, teacher, target, threshold):
-    """The loss of the last phase: pseudo-labels for uint8 images [M, 3, 28, 28] of the target, nothing of the source.
+    """The loss of the last epochs: pseudo-labels for uint8 images [M, 3, 28, 28] of the target, nothing of the source.
 
-    After the second stage of Shu et al. 2018, "A DIRT-T Approach to Unsupervised Domain Adaptation", ICLR: weights and
+    Like the second stage of Shu et al. 2018, "A DIRT-T Approach to Unsupervised Domain Adaptation", ICLR: weights and
     batch statistics then serve one domain. Nothing is aligned; a label needs a confidence of `threshold`.
     """
-    teacher_probs = predict(teacher, weak_digits(target))
-    views = strong_digits(target)
-    with autocast(target.device):
-        logits = net(views).float()
+    teacher_probs = float_logits(teacher, weak_digits(target)).softmax(1)
+    logits = float_logits(net, strong_digits(target))
     confidence, label = teacher_probs.max(1)
     return pseudo_label_loss(logits, label, (confidence >= threshold).float(), teacher_probs)
 
@@ -152,23 +149,26 @@ def main(argv=None):
     run = Run(args.out_dir, config, args.epochs, args.steps,
               {"net": net, "optimizer": optimizer, "ema": ema, "pseudo_labels": pseudo_labels}, args.resume)
     steps = args.epochs * args.steps
-    alone = args.epochs if "alone" in args.without else ALONE * args.epochs
+    together = args.epochs - (0 if "alone" in args.without else int(ALONE * args.epochs))  # epochs with both domains
     for epoch in run.epochs_left():
+        seen = args.batch_size * (1 if args.mode != "uda" else 3 if epoch < together else 2)  # images a step
         for step in range(epoch * args.steps, (epoch + 1) * args.steps):
             picked = torch.multinomial(weights, args.batch_size, replacement=True)
             x, y = images[picked], labels[picked]
             if args.mode == "uda":
                 target = target_images[torch.randint(len(target_images), (2 * args.batch_size,), device=args.device)]
-                weight = target_weight(step, steps)
-                loss, metrics = (adamatch_loss(net, ema.model, pseudo_labels, x, y, target, weight) if epoch < alone
-                                 else alone_loss(net, ema.model, target, args.threshold))
+                if epoch < together:
+                    weight = target_weight(step, steps)
+                    loss, metrics = adamatch_loss(net, ema.model, pseudo_labels, x, y, target, weight)
+                else:
+                    loss, metrics = alone_loss(net, ema.model, target, args.threshold)
             else:
                 loss, metrics = supervised_loss(net, x, y)
             descend(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
-            run.end_step(metrics, args.batch_size * (1 if args.mode != "uda" else 3 if epoch < alone else 2))
+            run.end_step(metrics, seen)
         row = run.means()
-        if args.mode == "uda":  # label-free, in nats: how sure and varied the predictions are
+        if args.mode == "uda":  # label-free: how sure and how varied the predictions are, in nats, at most log 10
             row["target_information"] = entropy(row.pop("target_shares")) - row["target_entropy"]
         run.end_epoch(row)
 

@@ -2,7 +2,7 @@
 
     python3 report/run_digits.py p3 --data-dir hw3_data            # 27 runs into runs/; resumes where it stopped
     python3 report/run_digits.py p4 --data-dir hw3_data            # 27 runs; prints problem 3's rows above its own
-    python3 report/run_digits.py p4_ablation --data-dir hw3_data --seeds 0
+    python3 report/run_digits.py p4_ablation --data-dir hw3_data   # 18 short runs
     python3 report/run_digits.py p3 --data-dir hw3_data --ship     # and ship seed 0's DANN models (p4: AdaMatch)
 
 All runs are trained first. Then each is scored once on the target's test images, as inference.py and common.evaluate

@@ -7,7 +7,7 @@ from common.data import SCENARIOS
 from common.files import write_output
 from common.weights import load_weights
 from p2_gan.train import SETTINGS as GAN_SETTINGS
-from report.run_digits import TABLES, read_table, table_rows
+from report.run_digits import TABLES, read_table, shown, table_rows
 from report.run_faces import GANS as GAN_ROWS
 from report.run_faces import VAES as VAE_ROWS
 from report.runs import RESULTS, ROOT
@@ -22,6 +22,10 @@ VAES = {"real faces": "other real faces", "plain": "plain VAE", "shipped": "ship
 GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "width_16": "half as wide", "shipped": "shipped model"}
 FACES = {("p1", "real faces"): "other real faces", ("p1", "plain"): "VAE, plain", ("p1", "shipped"): "VAE, shipped",
          ("p2", "dcgan"): "DCGAN", ("p2", "width_16"): "GAN, half as wide", ("p2", "shipped"): "GAN, shipped"}
+# name of a command -> the table and the two rows whose difference it holds
+GAINS = {"dannGain": ("p3", "dann", "source"), "udaGain": ("p4", "uda", "source"), "udaGap": ("p4", "uda", "target")}
+ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance", "alone": "no_alone",
+                  "allParts": "fixmatch"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
             "gan": ("p2_gan/weights/gan.pth", ("epochs", "batch_size", "lr", "lr_discriminator_end", "r1", "r1_end")),
@@ -120,20 +124,21 @@ def peer_rows(names):
         yield f"best public answer, {PEERS[name]}", *(f"{peers[f'{name}_{code.lower()}'].max():.1f}" for code in CODES)
 
 
-def gains(name, table, better, worse):
-    """For each pair how far a row is above another, in points: mean and deviation of the differences by seed."""
-    results = read_table(table)
+def gain(table, better, worse, target):
+    """How far a row is above another, in points: mean and deviation of the differences by seed."""
+    results = read_table(table).query("target == @target")
     results["accuracy"] = 100 * results["correct"] / results["total"]  # not rounded
-    accuracy = results.pivot(index=["target", "seed"], columns="mode", values="accuracy")
-    for code, target in zip(CODES, SCENARIOS):
-        difference = (accuracy[better] - accuracy[worse])[target]
-        yield f"{name}{code}", rf"${difference.mean():+.1f} \pm {difference.std():.1f}$"
+    accuracy = results.pivot(index="seed", columns="mode", values="accuracy")
+    difference = accuracy[better] - accuracy[worse]
+    return rf"${difference.mean():+.1f} \pm {difference.std():.1f}$"
 
 
 def ablation_rows():
-    titles = {mode: title.replace("− ", "without ") for mode, (title, _) in TABLES["p4_ablation"].items()}
-    for row in read("p4_ablation.csv").itertuples():
-        yield titles[row.mode], rounded(row.accuracy, 1), rounded(row.target_information, 3)
+    results = read_table("p4_ablation").groupby("mode")
+    for mode, (title, _) in TABLES["p4_ablation"].items():
+        rows = results.get_group(mode)
+        information = f"{rows['target_information'].mean():.3f} ± {rows['target_information'].std():.3f}"
+        yield title.replace("− ", "without "), shown(rows["accuracy"].mean(), rows["accuracy"].std()), information
 
 
 def setting_commands():
@@ -191,19 +196,15 @@ def digit_commands():
     """Commands for problems 3 and 4."""
     source, dann, target = table_rows("p3")
     augmented, uda, bound = table_rows("p4")
-    ablation, peers = read_table("p4_ablation").set_index("mode")["accuracy"], read(PEERS_FILE)
+    peers = read(PEERS_FILE)
     svhn = read_table("p4").query("target == 'svhn' and mode == 'uda'")
     return {
         "dannTable": tabular(["", *PAIRS], [source, dann, target, *peer_rows(["source", "dann", "target"])]),
         "udaTable": tabular(["", *PAIRS], [dann, augmented, uda, bound, *peer_rows(["improved"])]),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
-        **dict(gains("dannGain", "p3", "dann", "source")), **dict(gains("udaGain", "p4", "uda", "source")),
-        **dict(gains("udaGap", "p4", "uda", "target")),
-        "alignmentGain": rounded(ablation["full"] - ablation["no_align"], 1),
-        "thresholdGain": rounded(ablation["full"] - ablation["no_relative"], 1),
-        "interpolationGain": f"${ablation['full'] - ablation['no_interpolation']:+.1f}$",
-        "balanceGain": f"${ablation['full'] - ablation['no_balance']:+.1f}$",
-        "allPartsGain": rounded(ablation["full"] - ablation["fixmatch"], 1),
+        **{f"{name}{code}": gain(*rows, target) for name, rows in GAINS.items()
+           for code, target in zip(CODES, SCENARIOS)},
+        **{f"{name}Gain": gain("p4_ablation", "full", row, "svhn") for name, row in ABLATION_GAINS.items()},
         "domainAccuracies": " / ".join(f"{100 * accuracy:.0f}" for accuracy in domain_accuracies()),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
         "svhnTest": rounded(svhn["total"].iloc[0]),

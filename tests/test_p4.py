@@ -1,4 +1,8 @@
 """Problem 4: AdaMatch. Broken at any line of its loss, a test here fails."""
+import functools
+import math
+
+import pandas
 import pytest
 import torch
 from torch import nn
@@ -23,15 +27,17 @@ class Fixed(nn.Module):
 
 @pytest.fixture
 def batch():
-    """Four source images, their labels and eight target images; each image is of one grey."""
+    """Four source images, their labels and eight target images; image i has the grey i everywhere."""
     greys = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(12, 3, 28, 28)
     return greys[:4], torch.tensor([0, 1, 2, 3]), greys[4:]
 
 
 def adamatch(batch, teacher, weight=1.0, without=(), net=None):
     net = net or Fixed([0, 1, 2, 3] + [9] * 8, SURE)
-    loss, metrics = train.adamatch_loss(net, teacher, PseudoLabels(without=without), *batch, weight)
+    pseudo_labels = PseudoLabels(without=without)
+    loss, metrics = train.adamatch_loss(net, teacher, pseudo_labels, *batch, weight)
     loss.backward()
+    assert not pseudo_labels.source_mean.requires_grad  # else each step would hold the graphs of all before it
     return net, loss, metrics
 
 
@@ -41,14 +47,17 @@ def test_the_teachers_labels_teach_the_net_about_the_target(batch):
     net, loss, metrics = adamatch(batch, teacher)
     gradient = net.logits.grad
     assert (gradient[4:, 5] < -0.1).all() and (gradient[4:, 9] > 0.1).all()
+    right, wrong = (nn.functional.cross_entropy(net.logits[rows], labels).item() for rows, labels in (
+        (slice(4), batch[1]), (slice(4, 12), torch.full((8,), 5))))  # all eight pseudo-labels are kept
+    assert metrics["class_loss"].item() == pytest.approx(right) and metrics["class_accuracy"] == 1
+    assert metrics["target_loss"].item() == pytest.approx(wrong)
     assert loss.item() == pytest.approx((metrics["class_loss"] + metrics["target_loss"]).item())
     for row, label in enumerate(batch[1]):
         assert gradient[row, label] < 0 and (gradient[row].sum() - gradient[row, label]) > 0
     assert metrics["keep_rate"] == 1
-    assert teacher.logits.grad is None
 
 
-def test_the_weight_is_that_of_the_targets_loss(batch):
+def test_the_weight_scales_the_targets_loss_alone(batch):
     none, half, full = (adamatch(batch, Fixed([5] * 8, SURE), weight)[0].logits.grad for weight in (0.0, 0.5, 1.0))
     assert (none[4:] == 0).all() and (full[4:] != 0).any()
     torch.testing.assert_close(half[4:], full[4:] / 2)
@@ -62,6 +71,21 @@ def test_labels_that_are_not_sure_enough_do_not_teach(batch):
     net, _, metrics = adamatch(batch, teacher)
     assert (net.logits.grad[4:7] == 0).all() and (net.logits.grad[7:] != 0).any(1).all()
     assert metrics["keep_rate"].item() == pytest.approx(5 / 8)
+    assert metrics["target_loss"].item() == pytest.approx(5 / 8 * SURE, rel=0.01)  # what is left out counts as 0
+
+
+def test_target_information_is_of_the_teacher(batch):
+    teacher = Fixed(range(8), 1.0)
+    probs = teacher.logits.detach().softmax(1)
+    for metrics in (adamatch(batch, teacher)[2], train.alone_loss(teacher, teacher, batch[2], 0.9)[1]):
+        torch.testing.assert_close(metrics["target_shares"].detach(), probs.mean(0))
+        torch.testing.assert_close(metrics["target_entropy"].detach(), -(probs * probs.log()).sum(1).mean())
+
+
+def test_the_loss_of_the_bounds(batch):
+    net = Fixed([0, 1, 2, 5], SURE)  # one of four is wrong
+    loss, metrics = train.supervised_loss(net, *batch[:2])
+    assert loss.item() == pytest.approx(SURE / 4, rel=0.01) and metrics["class_accuracy"] == 0.75
 
 
 def test_views(batch, monkeypatch):
@@ -79,9 +103,9 @@ def test_views(batch, monkeypatch):
 def test_the_threshold_follows_the_confidence_on_weak_source_images(batch):
     net = Fixed([0, 1, 2, 3] + [9] * 8, SURE)
     with torch.no_grad():
-        net.logits[:2] = 0.0  # the weak half: a confidence of 0.1
+        net.logits[0] = 0.0  # of the weak half: a confidence of 0.1
     metrics = adamatch(batch, Fixed([5] * 8, SURE), net=net)[2]
-    assert metrics["threshold"].item() == pytest.approx(0.9 * 0.1)
+    assert metrics["threshold"].item() == pytest.approx(0.9 * (0.1 + net.logits[1].softmax(0)[1].item()) / 2)
     metrics = adamatch(batch, Fixed([5] * 8, SURE), net=net, without=("relative",))[2]
     assert metrics["threshold"].item() == pytest.approx(0.9)
 
@@ -97,26 +121,34 @@ def test_alone_the_target_learns_the_teachers_labels(batch, monkeypatch):
     loss.backward()
     gradient = net.logits.grad
     assert (gradient[:3] == 0).all() and (gradient[3:, 5] < 0).all() and (gradient[3:, 9] > 0).all()
-    assert metrics["keep_rate"] == 5 / 8 and teacher.logits.grad is None
+    assert metrics["keep_rate"] == 5 / 8 and loss.item() == pytest.approx(5 / 8 * SURE, rel=0.01)
     assert teacher.seen[:, 0, 0, 0].tolist() == list(range(4, 12))
     assert net.seen[:, 0, 0, 0].tolist() == list(range(104, 112))
     assert train.alone_loss(net, teacher, batch[2], threshold=0.0)[1]["keep_rate"] == 1
 
 
 def test_the_last_quarter_of_the_epochs_is_on_the_target_alone(data_dir, tmp_path, monkeypatch):
-    calls = []
-    for loss in ("adamatch_loss", "alone_loss"):
-        monkeypatch.setattr(train, loss, lambda *arguments, name=loss, function=getattr(train, loss):
-                            calls.append((name, arguments)) or function(*arguments))
-    options = "--source usps --target mnistm --width 2 --epochs 4 --steps 1 --batch-size 8".split()
-    for without in ([], ["--without", "alone"]):
+    """The options arrive in both phases; the log has the entropy of the mean prediction minus their mean entropy."""
+    calls, real = [], {name: getattr(train, name) for name in ("adamatch_loss", "alone_loss")}
+
+    def watched(name, *arguments):
+        calls.append((name, *arguments))
+        loss, metrics = real[name](*arguments)
+        return loss, metrics | {"target_shares": torch.full((10,), 0.1), "target_entropy": torch.tensor(0.3)}
+    for name in real:
+        monkeypatch.setattr(train, name, functools.partial(watched, name))
+    options = "--source usps --target mnistm --width 2 --epochs 8 --steps 1 --batch-size 8 --threshold 0.3".split()
+    for without in ([], ["--without", "align", "alone"]):
         out_dir = str(tmp_path / "-".join(without))
         train.main(["--data-dir", str(data_dir), *options, *without, "--out-dir", out_dir])
-    assert [name for name, _ in calls] == ["adamatch_loss"] * 3 + ["alone_loss"] + ["adamatch_loss"] * 4
-    net, teacher, target, threshold = calls[3][1]
-    assert net is calls[0][1][0] and teacher is calls[0][1][1] and threshold == 0.9
+    assert [name for name, *_ in calls] == ["adamatch_loss"] * 6 + ["alone_loss"] * 2 + ["adamatch_loss"] * 8
+    _, net, teacher, target, threshold = calls[7]
+    assert (net, teacher) == calls[0][1:3] and threshold == 0.3
     images = train.load_unlabelled(data_dir, "mnistm", "train")
     assert len(target) == 16 and (target[:, None] == images).flatten(2).all(2).any(1).all()
+    assert [(call[3].threshold, call[3].without) for call in calls[::8]] == [(0.3, []), (0.3, ["align", "alone"])]
+    log = pandas.read_csv(tmp_path / "log.csv")
+    assert log["target_information"].tolist() == pytest.approx([math.log(10) - 0.3] * 8)
 
 
 def test_pseudo_labels_by_hand():
@@ -130,8 +162,11 @@ def test_pseudo_labels_by_hand():
     torch.testing.assert_close(align(target, pseudo_labels.source_mean, pseudo_labels.target_mean),
                                torch.tensor([[0.5275, 0.4725], [0.0, 1.0]]), rtol=0, atol=1e-4)  # of sum 1
     assert threshold.item() == pytest.approx(0.9) and kept.tolist() == [0, 1]
+    # 0.55 before it is aligned, 0.5275 after it
+    assert PseudoLabels(2, threshold=0.54, without=("relative",), decay=0.9)(source, target)[2].tolist() == [0, 1]
     assert PseudoLabels(2, without=("align",))(source, target)[0].tolist() == [1, 1]
 
 
 def test_the_weight_rises_over_the_first_half():
     assert [train.target_weight(step, 800) for step in (0, 200, 400, 800)] == pytest.approx([0, 0.5, 1, 1])
+    assert train.target_weight(100, 800) == pytest.approx(0.5 - 0.5 ** 1.5)  # half a cosine
