@@ -14,7 +14,7 @@ from common.prepare_data import ATTRIBUTES
 
 GOLDEN = ROOT / "tests" / "golden"
 FLOORS = {"p3_dann": {"mnistm": 0.6, "svhn": 0.88, "usps": 0.77},  # a twentieth below what they are
-          "p4_uda": {"mnistm": 0.77, "svhn": 0.94, "usps": 0.85}}
+          "p4_uda": {"mnistm": 0.76, "svhn": 0.93, "usps": 0.85}}
 
 
 @pytest.fixture(scope="module")
