@@ -1,5 +1,6 @@
 """Problem 3: DANN. Broken at any line of its loss or its schedule, a test here fails."""
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,6 +81,18 @@ def test_what_enters_which_part_of_the_loss(nets, batch):
     assert loss == old["class_loss"] + old["domain_loss"]
     _, other = dann(nets, (x, y.flip(0), target), 1.0)
     assert old["class_loss"] != other["class_loss"] and old["domain_loss"] == other["domain_loss"]
+
+
+def test_the_class_loss_by_hand(batch):
+    """Seven of eight are right, and the eighth is wrong by a logit of 8: for the bounds, and in DANN's loss."""
+    x, y, target = batch
+    logits = 8.0 * torch.eye(10)[[0, 1, 2, 3, 4, 5, 6, 9]]
+    net = SimpleNamespace(features=lambda views: views, classifier=lambda views: logits.repeat(2, 1))
+    loss, metrics = train.supervised_loss(lambda views: logits, x, y)
+    _, dann_metrics = train.dann_loss(net, lambda features: torch.zeros(16), x, y, target, 1.0)
+    for found in (loss, metrics["class_loss"], dann_metrics["class_loss"]):
+        assert found.item() == pytest.approx(1, rel=0.01)
+    assert metrics["class_accuracy"] == dann_metrics["class_accuracy"] == 7 / 8
 
 
 def test_target_information_is_of_the_target(nets, batch, monkeypatch):

@@ -1,8 +1,4 @@
 """Problem 4: AdaMatch. Broken at any line of its loss, a test here fails."""
-import functools
-import math
-
-import pandas
 import pytest
 import torch
 from torch import nn
@@ -128,15 +124,11 @@ def test_alone_the_target_learns_the_teachers_labels(batch, monkeypatch):
 
 
 def test_the_last_quarter_of_the_epochs_is_on_the_target_alone(data_dir, tmp_path, monkeypatch):
-    """The options arrive in both phases; the log has the entropy of the mean prediction minus their mean entropy."""
-    calls, real = [], {name: getattr(train, name) for name in ("adamatch_loss", "alone_loss")}
-
-    def watched(name, *arguments):
-        calls.append((name, *arguments))
-        loss, metrics = real[name](*arguments)
-        return loss, metrics | {"target_shares": torch.full((10,), 0.1), "target_entropy": torch.tensor(0.3)}
-    for name in real:
-        monkeypatch.setattr(train, name, functools.partial(watched, name))
+    """And the options arrive in both phases."""
+    calls = []
+    for loss in ("adamatch_loss", "alone_loss"):
+        monkeypatch.setattr(train, loss, lambda *arguments, name=loss, function=getattr(train, loss):
+                            calls.append((name, *arguments)) or function(*arguments))
     options = "--source usps --target mnistm --width 2 --epochs 8 --steps 1 --batch-size 8 --threshold 0.3".split()
     for without in ([], ["--without", "align", "alone"]):
         out_dir = str(tmp_path / "-".join(without))
@@ -147,8 +139,6 @@ def test_the_last_quarter_of_the_epochs_is_on_the_target_alone(data_dir, tmp_pat
     images = train.load_unlabelled(data_dir, "mnistm", "train")
     assert len(target) == 16 and (target[:, None] == images).flatten(2).all(2).any(1).all()
     assert [(call[3].threshold, call[3].without) for call in calls[::8]] == [(0.3, []), (0.3, ["align", "alone"])]
-    log = pandas.read_csv(tmp_path / "log.csv")
-    assert log["target_information"].tolist() == pytest.approx([math.log(10) - 0.3] * 8)
 
 
 def test_pseudo_labels_by_hand():

@@ -140,7 +140,14 @@ def uneven(tmp_path_factory):
 def test_what_the_loss_is_given(train, options, loss, tiny, uneven, tmp_path, monkeypatch):
     """Labelled images of one domain, all classes equally often; target images; the schedule; the average as teacher."""
     calls, function = [], getattr(train, loss)
-    monkeypatch.setattr(train, loss, lambda *arguments: calls.append(arguments) or function(*arguments))
+
+    def watched(*arguments):
+        calls.append(arguments)
+        value, metrics = function(*arguments)
+        if "target_shares" in metrics:
+            metrics |= {"target_shares": torch.full((10,), 0.1), "target_entropy": torch.tensor(0.3)}
+        return value, metrics
+    monkeypatch.setattr(train, loss, watched)
     train.main([*tiny, *PAIR, *options, "--data-dir", str(uneven), "--out-dir", str(tmp_path), "--batch-size", "64"])
     labelled, first = ("mnistm", 1) if "target" in options else ("usps", 0)
     images = {domain: train.load_unlabelled(uneven, domain, "train") for domain in ("usps", "mnistm")}
@@ -155,6 +162,9 @@ def test_what_the_loss_is_given(train, options, loss, tiny, uneven, tmp_path, mo
             assert len(rest[0]) == (64 if train is p3 else 128)
             assert rest[1] == pytest.approx(0.3 * math.tanh(5 * step / 6) if train is p3 else p4.target_weight(step, 6))
     assert sum(shares) / len(shares) == pytest.approx(0.9 if "balance" in options else 0.5, abs=0.08)
+    if loss != "supervised_loss":  # the entropy of the mean prediction minus the mean entropy, in nats
+        information = pandas.read_csv(tmp_path / "log.csv")["target_information"]
+        assert information.tolist() == pytest.approx([math.log(10) - 0.3] * 2)
     if loss == "adamatch_loss":
         net, teacher = calls[0][:2]
         saved = load_weights(tmp_path / "model.pth")[0]["classifier.weight"]
