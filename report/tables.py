@@ -127,7 +127,7 @@ def peer_rows(names):
 def gain(table, better, worse, target):
     """How far a row is above another, in points: mean and deviation of the differences by seed."""
     results = read_table(table).query("target == @target")
-    results["accuracy"] = 100 * results["correct"] / results["total"]  # not rounded
+    results = results.assign(accuracy=100 * results["correct"] / results["total"])  # not rounded
     accuracy = results.pivot(index="seed", columns="mode", values="accuracy")
     difference = accuracy[better] - accuracy[worse]
     return rf"${difference.mean():+.1f} \pm {difference.std():.1f}$"
