@@ -203,7 +203,11 @@ def draw_truncation(data_dir, path):
     axis.set(xlabel="latents times", ylabel="FD-EffLite", ylim=(0, None), xticks=table["row"], xlim=(0.5, 1.5))
     shares.set(ylabel="precision, recall", ylim=(0, 1))
     figure.legend(lines, ["FD-EffLite", "precision", "recall"], loc="outside upper center", ncols=3)
-    plots.show_picture(below, grid(faces.flatten(0, 1), columns=len(table)))
+    pixels = grid(faces.flatten(0, 1), columns=len(table))
+    plots.show_picture(below, pixels)
+    below.xaxis.tick_top()
+    below.tick_params(length=0)
+    below.set_xticks((np.arange(len(table)) + 0.5) * pixels.shape[1] / len(table), [f"× {t:g}" for t in table["row"]])
     save_figure(figure, path)
 
 

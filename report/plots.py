@@ -32,11 +32,11 @@ def show_rows(axes, pixels, names):
 
 
 def draw_text(title, lines, path):
-    """Save lines of monospaced text, 6.5 pt, under a title."""
-    height = 0.111 * (len(lines) + 2)  # inches
+    """Save lines of monospaced text, 6 pt, under a title."""
+    height = 0.1025 * (len(lines) + 2)  # inches
     figure = plt.figure(figsize=(WIDTH, height))
     figure.text(0, 1, title, weight="bold", va="top")
-    figure.text(0, 1 - 0.2 / height, "\n".join(lines), family="monospace", fontsize=6.5, va="top")
+    figure.text(0, 1 - 0.2 / height, "\n".join(lines), family="monospace", fontsize=6, va="top")
     save_figure(figure, path)
 
 

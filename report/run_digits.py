@@ -27,7 +27,7 @@ PARTS = {"align": "distribution alignment", "relative": "relative threshold",
          "balance": "class-balanced source", "alone": "target alone at the end"}
 ABLATION = {"full": ("the method", SHORT)}
 ABLATION |= {f"no_{part}": (f"− {title}", [*SHORT, "--without", part]) for part, title in PARTS.items()}
-ABLATION["fixmatch"] = "− all four (FixMatch)", [*SHORT, "--without", *PARTS]
+ABLATION["fixmatch"] = "− all four (FixMatch-like)", [*SHORT, "--without", *PARTS]
 
 # table -> {row: (title, the options of train.py beside --source, --target and --seed)}
 TABLES = {

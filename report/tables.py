@@ -18,7 +18,7 @@ CODES = ("Um", "Ms", "Su")  # the pairs in the names of commands, and of the col
 PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
 VAES = {"real faces": "other real faces", "plain": "plain VAE", "shipped": "shipped model",
-        "repeated": "the same again"}  # the other rows differ by their columns alone
+        "repeated": "same command again"}  # the other rows differ by their columns alone
 GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "width_16": "half as wide", "shipped": "shipped model"}
 FACES = {("p1", "real faces"): "other real faces", ("p1", "plain"): "VAE, plain", ("p1", "shipped"): "VAE, shipped",
          ("p2", "dcgan"): "DCGAN", ("p2", "width_16"): "GAN, half as wide", ("p2", "shipped"): "GAN, shipped"}
@@ -164,6 +164,8 @@ def face_commands():
     samples = read("p1_sampling.csv")["fd_efflite"]  # in the order of its rows
     sweep = vaes[vaes.index.str.startswith("lambda_")]
     vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
+    # percent, real and generated faces, after the collapses and before the discriminator pulls ahead
+    accuracies = 100 * gan_log.query("17 <= epoch <= 40")[["accuracy_real", "accuracy_fake"]].stack()
     return {
         "vaeTable": tabular(["", "epochs", "width", r"$\lambda_{KL}$", "test MSE", "KL, nats", "dim. used",
                              "reconstr.", "$N(0, I)$", "flow", "minutes"], vae_rows()),
@@ -189,7 +191,8 @@ def face_commands():
         "ganNarrowDistance": rounded(gans["fd_efflite"]["width_16"]),
         "dcganDistance": rounded(gans["fd_efflite"]["dcgan"]),
         "ganCopies": rounded(100 * gans["nearer_to_training"]["shipped"]),
-        "realCopies": rounded(100 * gans["nearer_to_training"]["real faces"])}
+        "realCopies": rounded(100 * gans["nearer_to_training"]["real faces"]),
+        "ganAccuracyMiddle": "{:.0f} to {:.0f}".format(*accuracies.agg(["min", "max"]))}
 
 
 def digit_commands():
