@@ -30,6 +30,8 @@ def test_ranges_of_the_affine_transform():
     matrix, _ = affine_of(lambda x: augment.random_affine(x, degrees=0, scale=1, shear=0.1, translate=0))
     assert 0.097 < matrix[:, 0, 1].abs().max() < 0.101 and matrix[:, 1, 0].abs().max() < 1e-3
     assert (torch.linalg.det(matrix) > 0.9).all()  # a mirror image has a negative determinant
+    ones = torch.ones(200, 3, 28, 28)
+    torch.testing.assert_close(augment.random_affine(ones), ones)  # no dark edges
     matrix, shift = affine_of(lambda x: augment.weak_digits(255 * (x + 1) / 2) * 2 - 1)  # it stays near
     assert (matrix - torch.eye(2)).abs().max() < 0.2 and 0.04 < shift.abs().max() / 2 < 0.0505
 
@@ -83,10 +85,53 @@ def test_parts_of_the_strong_augmentation():
     holes = out[:, 0] == 0  # squares of at most half the side
     assert 12 < holes.any(1).sum(1).max() <= 14 and holes.any(2).sum(1).max() <= 14
 
+    holes = augment.cutout(torch.ones(2000, 3, 28, 28))[:, 0] == 0  # anywhere, in half of the images
+    assert 0.3 < holes.any(2).any(1).float().mean() < 0.55  # the smallest ones fall between pixels
+    assert holes[:, 2, 25].any() and holes[:, 25, 2].any() and holes[:, 14, 14].any()
+
     change = augment.sharpness(x).std((1, 2, 3)) / x.std((1, 2, 3))
     assert change.min() < 0.6 and change.max() > 1.5
     flat = x[:, :, :1, :1].expand_as(x)
     torch.testing.assert_close(augment.sharpness(flat), flat)
+
+
+def test_neighbours_are_the_middles_of_other_images():
+    x = (100.0 * torch.arange(200).view(200, 1, 1, 1) + torch.arange(28)).expand(200, 3, 28, 28)
+    left, own = (images[:, 0, 0, 0] for images in (augment.neighbours(x, fraction=1), x))
+    covered = left != own
+    assert covered.float().mean() > 0.8 and (left[covered] % 100 == 14).all()  # column 14 of another image
+    assert ((left // 100).long() != torch.arange(200))[covered].float().mean() > 0.9
+    assert 0.3 < (augment.neighbours(x, fraction=0.5)[:, 0, 0, 0] != own).float().mean() < 0.6
+
+
+def test_uneven_light():
+    """On grey images, what is added: smooth brightness and fine noise; on stripes, a contrast that changes across."""
+    torch.manual_seed(0)
+    grey = torch.full((500, 3, 28, 28), 0.5)
+    added = augment.jitter_lighting(grey, 1)
+    fine = added.diff(dim=3).diff(dim=3).square().mean((1, 2, 3)).sqrt() / 6 ** 0.5  # of white noise: its deviation
+    assert 0.03 < fine.mean() < 0.08 and 0.1 < added.mean(1).std((1, 2)).max() < 0.5
+    assert 0.2 < (augment.jitter_lighting(grey, 0.3) != 0).flatten(1).any(1).float().mean() < 0.4
+    stripes = (torch.arange(28) % 2 * 2 - 1.0).expand(500, 3, 28, 28)
+    contrast = augment.jitter_lighting(stripes, 1).diff(dim=3) / stripes.diff(dim=3)
+    left, right = contrast[..., :8].mean((1, 2, 3)), contrast[..., -8:].mean((1, 2, 3))
+    assert 0.1 < (left - right).std() < 0.5
+
+
+def test_what_the_augmentations_of_problems_3_and_4_consist_of(monkeypatch):
+    used, parts = [], ("random_affine", "neighbours", "solarize", "sharpness", "jitter_lighting", "cutout")
+    for name in parts:
+        def watched(x, *rest, name=name, function=getattr(augment, name), **options):
+            used.append((name, *rest, *options.values()))
+            return function(x, *rest, **options)
+        monkeypatch.setattr(augment, name, watched)
+    digits = torch.zeros(2, 3, 28, 28, dtype=torch.uint8)
+    augment.augment_digits(digits)
+    assert used == [("random_affine",), ("jitter_lighting", 0.5)]
+    used.clear()
+    augment.strong_digits(digits)
+    assert used == [("random_affine", 15, 1.2, 0.15, 0.08), ("neighbours",), ("solarize", 0.15), ("sharpness",),
+                    ("jitter_lighting", 0.5), ("cutout",)]
 
 
 def test_about_half_of_the_faces_are_mirrored():

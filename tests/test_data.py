@@ -1,5 +1,6 @@
 """Folders of images and their labels: what is read, skipped or refused; predictions, pictures and outputs."""
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,11 +8,14 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
+from common import predict
 from common.data import list_images, load_images, load_labelled, load_unlabelled, read_labels
+from common.digit_net import DigitNet
 from common.evaluate import accuracy
 from common.files import replace_file, write_output
-from common.pictures import save_picture
+from common.pictures import save_picture, write_samples
 from common.predict import predict_folder
+from common.weights import save_weights
 
 GREY = np.linspace(0, 255, 28 * 28).reshape(28, 28).astype(np.uint8)
 COLOUR = np.dstack([GREY, 255 - GREY, GREY // 2])
@@ -96,6 +100,25 @@ def test_the_label_is_the_class_of_the_largest_logit_in_name_order(tmp_path):
     predict_folder(Columns(), tmp_path, tmp_path / "new" / "o.csv")
     assert (tmp_path / "new" / "o.csv").read_text() == 'image_name,label\n10.png,9\n9.png,0\n"a, b.png",2\né.png,5\n'
     assert read_labels(tmp_path / "new" / "o.csv") == classes
+
+
+def test_the_students_own_model_labels_the_images(tmp_path, monkeypatch):
+    net = DigitNet(2)
+    torch.nn.init.zeros_(net.classifier.weight)
+    net.classifier.bias.data = torch.eye(10)[7]  # it calls everything a seven
+    save_weights(tmp_path / "mine.pth", net.state_dict(), {"width": 2})
+    monkeypatch.setattr("sys.argv", ["inference.py", "--img-dir", str(ROOT / "tests" / "golden"), "--target", "svhn",
+                                     "--output", str(tmp_path / "o.csv"), "--weights", str(tmp_path / "mine.pth")])
+    predict.main("", ROOT / "p3_dann" / "weights")
+    assert set(read_labels(tmp_path / "o.csv").values()) == {7}
+
+
+def test_each_latent_has_a_picture_of_its_own(tmp_path):
+    """More than the 250 of a batch."""
+    def generate(latents):
+        return latents[:, :, None, None].expand(-1, 3, 2, 2)
+    write_samples(tmp_path, SimpleNamespace(to=lambda device: generate), torch.arange(252.0)[:, None] / 255, "cpu")
+    assert [np.asarray(Image.open(path))[0, 0, 0] for path in sorted(tmp_path.iterdir())] == list(range(252))
 
 
 def test_accuracy(tmp_path):

@@ -1,4 +1,6 @@
 """Problem 1: the VAE's loss, its second stage, its reconstructions."""
+from types import SimpleNamespace
+
 import numpy as np
 import pandas
 import pytest
@@ -6,11 +8,15 @@ import torch
 from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
+from common.data import load_faces
 from common.pictures import draw_latents, to_pixels
 from common.training import descend
+from common.weights import load_weights, save_weights
 from p1_vae import inference, train
 from p1_vae.flow import Flow, encode_all
 from p1_vae.model import VAE, reparameterize
+
+TINY = ["--width", "2", "--latent-dim", "8", "--batch-size", "8", "--device", "cpu"]
 
 
 def test_reparameterization_has_the_posteriors_spread_and_passes_gradients():
@@ -22,6 +28,13 @@ def test_reparameterization_has_the_posteriors_spread_and_passes_gradients():
     z.square().sum().backward()  # d/d mean = 2 z; d/d log variance = 2 z * (z - mean) / 2
     torch.testing.assert_close(mean.grad, 2 * z)
     torch.testing.assert_close(log_variance.grad, z * (z - mean), rtol=1e-3, atol=1e-3)
+
+
+def test_the_encoder_sees_images_around_zero_and_gives_means_first():
+    x = torch.zeros(1, 3, 64, 64)
+    x[0, 0, 0, 0] = 0.75
+    mean, log_variance = VAE.encode(SimpleNamespace(encoder=lambda x: x.flatten(1)[:, :2]), x)
+    assert mean.tolist() == [[0.5]] and log_variance.tolist() == [[-1]]
 
 
 def test_the_loss_is_the_mse_plus_the_weighted_kl():
@@ -46,27 +59,50 @@ def test_the_loss_is_the_mse_plus_the_weighted_kl():
 def test_the_kls_weight_ramps_up_over_the_first_epoch(data_dir, tmp_path, monkeypatch):
     calls, loss = [], train.vae_loss
     monkeypatch.setattr(train, "vae_loss", lambda vae, x, kl: calls.append((x, kl.item())) or loss(vae, x, kl))
-    train.main(["--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--width", "2", "--latent-dim", "8",
-                "--epochs", "2", "--flow-epochs", "0", "--batch-size", "8", "--kl-weight", "0.5", "--device", "cpu"])
+    train.main([*TINY, "--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--epochs", "2", "--flow-epochs", "0",
+                "--kl-weight", "0.5"])
     assert [weight for _, weight in calls] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, *[0.5] * 5])
-    seen = torch.cat([x for x, _ in calls[:5]]).mean((1, 2, 3))  # an epoch has every face once, mirrored or not
-    faces = train.load_faces(data_dir, "train").float().mean((1, 2, 3)) / 255
-    torch.testing.assert_close(seen.sort().values, faces.sort().values)
+    seen, faces = torch.cat([x for x, _ in calls[:5]]), load_faces(data_dir, "train").float() / 255
+    torch.testing.assert_close(*(x.mean((1, 2, 3)).sort().values for x in (seen, faces)))  # every face, mirrored or not
+    as_they_are = torch.stack([(faces == x).flatten(1).all(1).any() for x in seen])
+    assert 0.2 < as_they_are.float().mean() < 0.8
 
 
-def test_both_stages_follow_their_rates_and_the_flow_sees_every_code(data_dir, tmp_path, monkeypatch):
-    rates, means, draw = [], [], train.flow.reparameterize
-    for module in (train, train.flow):
+def test_the_log_has_the_whole_kl_and_counts_the_dimensions_in_use(data_dir, tmp_path, monkeypatch):
+    loss, kl = train.vae_loss, torch.tensor([2.0, 0.06, 0.04, 0, 0, 0, 0, 0])
+    monkeypatch.setattr(train, "vae_loss", lambda *rest: (loss(*rest)[0], {"mse": torch.tensor(0.25), "kl": kl}))
+    train.main([*TINY, "--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--epochs", "1", "--flow-epochs", "0"])
+    row = pandas.read_csv(tmp_path / "log.csv").iloc[0]
+    assert row["mse"] == 0.25 and row["kl"] == pytest.approx(2.1) and row["dimensions_in_use"] == 2
+
+
+def test_both_stages_and_what_the_second_one_learns_from(data_dir, tmp_path, monkeypatch):
+    """Each trains all its weights at its rates; the flow sees every code of the averaged VAE and is averaged itself."""
+    rates, optimizers, means, encoders, flow = [], [], [], [], train.flow
+    for module in (train, flow):
         def watched(loss, optimizer, rate, clip, step=module.descend):
             rates.append(rate.item())
+            optimizers.append(optimizer)
             step(loss, optimizer, rate, clip)
         monkeypatch.setattr(module, "descend", watched)
-    monkeypatch.setattr(train.flow, "reparameterize", lambda mean, log: means.append(mean) or draw(mean, log))
-    train.main(["--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--width", "2", "--latent-dim", "8",
-                "--epochs", "1", "--flow-epochs", "2", "--batch-size", "8", "--lr", "0.5", "--device", "cpu"])
+    monkeypatch.setattr(flow, "reparameterize", lambda mean, log: means.append(mean) or reparameterize(mean, log))
+    monkeypatch.setattr(flow, "encode_all", lambda vae, images: encoders.append(vae) or encode_all(vae, images))
+    train.main([*TINY, "--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--epochs", "1", "--flow-epochs", "2",
+                "--lr", "0.5"])
     expected = [train.learning_rate(i, steps, 0.5, warm_up=100) for steps in (5, 2) for i in range(steps)]
     assert rates == pytest.approx(expected)
     assert [len(mean.unique(dim=0)) for mean in means] == [80, 80]  # of 40 faces and of their mirror images
+    for optimizer, net, groups in ((optimizers[0], VAE(2, 8), 2), (optimizers[-1], Flow(8, 64), 1)):
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-4] * groups
+        assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(net.parameters()))
+
+    shipped, _ = load_weights(tmp_path / "model.pth")  # in half precision
+    for name, value in encoders[0].state_dict().items():
+        assert torch.equal(value if "tracked" in name else value.half().float(), shipped[name])
+    average = torch.load(tmp_path / "flow" / "checkpoint.pt", weights_only=True)["parts"]["ema"]
+    assert not encoders[0].training and average["step"] == 2 and shipped["flow.mean"].any()
+    for name, value in average["state"].items():
+        assert torch.equal(value.half().float(), shipped[f"flow.{name}"])
 
 
 def test_the_flow_leads_from_noise_to_the_codes():
@@ -102,13 +138,52 @@ def test_the_flow_learns_the_codes_of_all_faces_and_of_their_mirror_images():
     torch.testing.assert_close(log_variance, mean - 5)
 
 
-def test_what_is_drawn_without_the_second_stage(tmp_path):
-    inference.main(["--num-images", "3", "--output-dir", str(tmp_path), "--without-flow"])
-    vae, latent_dim = inference.load_vae()
+def test_the_flows_times_are_logit_normal(monkeypatch):
+    times, flow = [], Flow(2, width=8, blocks=1)
+    monkeypatch.setattr(flow, "velocity", lambda z, t: times.append(t) or z)
+    flow.loss(torch.zeros(20000, 2))
+    torch.testing.assert_close(times[0].logit().std(), torch.tensor(1.0), rtol=0.05, atol=0)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The file of a VAE and a flow as they are before training, but for wide posteriors and a flow that moves."""
+    torch.manual_seed(0)
+    vae, path = VAE(2, 8), tmp_path_factory.mktemp("weights") / "vae.pth"
+    vae.flow = Flow(8, 64)
+    torch.nn.init.normal_(vae.flow.end.weight)
+    torch.nn.init.zeros_(vae.encoder[-1].weight[8:])  # log variances of 0
+    save_weights(path, vae.state_dict(), {"width": 2, "latent_dim": 8, "flow_epochs": 1})
+    return path
+
+
+def difference(folder, expected):
+    """The largest one between the folder's pictures 00000.png ... and expected ones, uint8 [N, H, W, 3]."""
+    pictures = np.stack([np.asarray(Image.open(folder / f"{i:05d}.png")) for i in range(len(expected))])
+    return abs(np.int16(pictures) - expected).max()
+
+
+@pytest.mark.parametrize("options, guidance, factor", [
+    ([], 1.5, 1), (["--guidance", "0"], 0, 1), (["--guidance", "1", "--truncation", "0.5"], 1, 0.5),
+    (["--without-flow"], None, 1)])
+def test_what_is_drawn(options, guidance, factor, weights, tmp_path):
+    vae, _ = inference.load_vae(weights)
+    noise = factor * draw_latents(32, 8).float()
     with torch.inference_mode():
-        expected = to_pixels(vae.decoder(draw_latents(3, latent_dim).float()))
-    for i, picture in enumerate(expected):
-        np.testing.assert_array_equal(Image.open(tmp_path / f"{i:05d}.png"), picture)
+        expected = to_pixels(vae.decoder(noise if guidance is None else vae.flow(noise, guidance)))
+    inference.main(["--num-images", "32", "--output-dir", str(tmp_path), "--weights", str(weights), *options])
+    inference.main(["--output", str(tmp_path / "grid.png"), "--weights", str(weights), *options])
+    first = np.asarray(Image.open(tmp_path / "grid.png"))[2:66, 2:66]
+    assert difference(tmp_path, expected) <= 1 and abs(np.int16(first) - expected[0]).max() <= 1
+
+
+def test_reconstructions_are_decoded_from_the_posteriors_means(weights, data_dir, tmp_path):
+    inference.main(["--reconstruct", str(data_dir / "face" / "test"), "--output-dir", str(tmp_path),
+                    "--weights", str(weights)])
+    vae, _ = inference.load_vae(weights)
+    with torch.inference_mode():
+        expected = to_pixels(vae.decode(vae.encode(load_faces(data_dir, "test", 3) / 255)[0]))
+    assert difference(tmp_path, expected) <= 1
 
 
 def test_reconstruction(data_dir, tmp_path):

@@ -1,9 +1,13 @@
 """Problem 2: the GAN's networks, losses and its two steps."""
+import numpy as np
+import pandas
 import pytest
 import torch
+from PIL import Image
 
-from common.weights import load_weights
-from p2_gan import train
+from common.pictures import draw_latents, grid, to_pixels
+from common.weights import load_weights, save_weights
+from p2_gan import inference, train
 from p2_gan.model import LATENT, MODELS
 
 both = pytest.mark.parametrize("model", MODELS)
@@ -108,9 +112,14 @@ def test_what_the_steps_are_given(trained, data_dir):
         assert d_optimizer.param_groups[0]["params"] == list(d.parameters())
         assert g_optimizer is not d_optimizer and fake.requires_grad
         assert real.mean() > 0.1 and real.max() <= 1  # discs on a dark ground
-    seen = torch.cat([call[4].detach() for call in calls[:10:2]]).mean((1, 2, 3))  # an epoch has every face once
-    faces = train.load_faces(data_dir, "train").float().mean((1, 2, 3)) / 255
-    torch.testing.assert_close(seen.sort().values, faces.sort().values)
+    seen = torch.cat([call[4].detach() for call in calls[:10:2]])
+    faces = train.load_faces(data_dir, "train").float() / 255
+    torch.testing.assert_close(*(x.mean((1, 2, 3)).sort().values for x in (seen, faces)))  # every face, mirrored or not
+    as_they_are = torch.stack([(faces == x).flatten(1).all(1).any() for x in seen])
+    assert 0.2 < as_they_are.float().mean() < 0.8
+    betas, rate = {"residual": ([0.0, 0.99], 5e-4), "dcgan": ([0.5, 0.999], 2e-4)}[model]
+    assert all(list(call[1].param_groups[0]["betas"]) == betas for call in calls[:2])
+    assert [call[2] for call in calls[1::2]] == [rate] * 10
     end = {"residual": 2.68e-5, "dcgan": 2e-4}[model]
     assert [call[2] for call in calls[::2]] == pytest.approx([4e-4] * 5 + [(4e-4 * end) ** 0.5] * 5)
     # the penalty is in the first and the ninth step, with 8 times its weight
@@ -142,3 +151,51 @@ def test_the_discriminator_keeps_the_signals_scale():
     layers = MODELS["residual"][1](16)[:4]  # up to the last block
     x = torch.randn(8, 3, 64, 64)
     assert 0.5 < layers(x).std() / x.std() < 2
+    for block, channels in zip(layers[1:], (32, 64, 128)):
+        x = torch.randn(8, channels, 32, 32)
+        assert 0.65 < block(x).std() / x.std() < 0.95
+
+
+def test_dcgan_starts_as_published():
+    torch.manual_seed(0)
+    for layer in (layer for net in MODELS["dcgan"] for layer in net(16).modules() if hasattr(layer, "weight")):
+        mean = float(isinstance(layer, torch.nn.BatchNorm2d))
+        assert abs(layer.weight.mean() - mean) < 0.02 and 0.01 < layer.weight.std() < 0.03
+    slopes = [layer.negative_slope for layer in MODELS["dcgan"][1](2) if isinstance(layer, torch.nn.LeakyReLU)]
+    assert slopes == [0.2] * 4
+
+
+def test_the_samples_are_of_the_averaged_generator(trained):
+    model, folder, _ = trained
+    generator = MODELS[model][0](2).eval()
+    generator.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["ema"]["state"])
+    with torch.inference_mode():
+        expected = grid(generator(draw_latents(32, LATENT).float()))
+    assert abs(np.int16(Image.open(folder / "samples_002.png")) - expected).max() <= 1
+
+
+def test_the_logs_accuracies(data_dir, tmp_path, monkeypatch):
+    """The shares of the scores on their side of the middle between the means, 4.5 here."""
+    real, fake = torch.tensor([9.0, 9, 9, 9, 9, 9, 3, 3]), torch.tensor([2.0, 1, 1, 1, 1, 1, 1, 7])
+    monkeypatch.setattr(train, "discriminator_step", lambda *rest: (torch.tensor(0.0), real, fake))
+    monkeypatch.setattr(train, "generator_step", lambda *rest: torch.tensor(0.0))
+    train.main(["--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--width", "2", "--epochs", "1",
+                "--batch-size", "8", "--device", "cpu"])
+    row = pandas.read_csv(tmp_path / "log.csv").iloc[0]
+    assert (row["accuracy_real"], row["accuracy_fake"]) == (6 / 8, 7 / 8)
+
+
+@both
+def test_what_is_drawn(model, tmp_path):
+    torch.manual_seed(0)
+    path, net = tmp_path / "gan.pth", MODELS[model][0](2)
+    torch.nn.init.normal_(next(net.parameters()))
+    save_weights(path, net.state_dict(), {"width": 2, "model": model})
+    for options, factor in (([], 1), (["--truncation", "0.5"], 0.5)):
+        with torch.inference_mode():
+            expected = to_pixels(inference.load_generator(path)(factor * draw_latents(2, LATENT).float()))
+        inference.main(["--num-images", "2", "--output-dir", str(tmp_path), "--weights", str(path), *options])
+        inference.main(["--output", str(tmp_path / "grid.png"), "--weights", str(path), *options])
+        pictures = [np.asarray(Image.open(tmp_path / f"{i:05d}.png")) for i in range(2)]
+        pictures.append(np.asarray(Image.open(tmp_path / "grid.png"))[2:66, 2:66])
+        assert abs(np.int16(pictures) - expected[[0, 1, 0]]).max() <= 1

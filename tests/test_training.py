@@ -74,6 +74,14 @@ def test_a_replayed_step_is_the_step():
 
 
 @every_training
+def test_another_seed_is_another_run(train, options, tiny, tmp_path):
+    for seed in ("0", "1"):
+        train.main([*tiny, *options, "--epochs", "1", "--seed", seed, "--out-dir", str(tmp_path / seed)])
+    first, second = (load_weights(tmp_path / seed / "model.pth")[0] for seed in ("0", "1"))
+    assert not any(torch.equal(first[name], second[name]) for name in first if first[name].dim() > 1)
+
+
+@every_training
 def test_a_resumed_run_equals_one_that_was_not_stopped_bit_for_bit(train, options, tiny, tmp_path, monkeypatch):
     """Stopped by Ctrl-C after each stage's first epoch. The model is the average, after as many updates as steps."""
     def end_and_interrupt(self, row):
