@@ -37,7 +37,8 @@ def jitter_lighting(x, jittered):
 
     Polarity: half of the images are inverted, since a digit may be dark on bright or bright on dark.
     Light: contrast and brightness that vary smoothly over the image and differ between channels: uneven light, tinted
-    strokes and textured backgrounds. Overall brightness and contrast need no jitter: DigitNet removes them.
+    strokes and textured backgrounds. DigitNet removes overall brightness and contrast, so contrast only changes how
+    strong a digit is beside background and noise.
     """
     n, _, size, _ = x.shape
     device = x.device

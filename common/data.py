@@ -49,7 +49,7 @@ def load_images(folder, names, size=28):
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for damaged files
             raise SystemExit(f"cannot read the image {Path(folder, name)}: {error}")
         pixels[i] = image if image.size == (size, size) else image.resize((size, size), Image.BILINEAR)
-        progress.show(i + 1)
+        progress.refresh(i + 1)
     progress.clear()
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
@@ -73,6 +73,9 @@ def load_labelled(data_dir, domain, split, limit=None):
     folder = Path(data_dir, "digits", domain, split)
     labels = read_labels(f"{folder}.csv")
     names = list(labels)[:limit]
+    for line, name in enumerate(names, 2):
+        if not (folder / name).exists():
+            raise SystemExit(f"{folder}.csv, line {line}: there is no image {folder / name}")
     return load_images(folder, names), torch.tensor([labels[name] for name in names])
 
 

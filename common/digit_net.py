@@ -18,7 +18,10 @@ def conv(inputs, outputs, kernel=3, stride=1, padding=1):
 
 
 class DigitNet(nn.Module):
-    """Images [N, 3, 28, 28], black 0 to white 1 -> logits [N, 10], from non-negative features [N, 8 * width]."""
+    """Images [N, 3, 28, 28], whatever their brightness and contrast -> logits [N, 10].
+
+    In between are non-negative features [N, 8 * width].
+    """
 
     def __init__(self, width=32):
         super().__init__()

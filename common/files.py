@@ -43,7 +43,7 @@ class Progress:
         """Whether it is time to refresh the line."""
         return sys.stdout.isatty() and time.time() - self.shown > 0.5
 
-    def show(self, done, details=""):
+    def refresh(self, done, details=""):
         """Refresh the line if it is due."""
         if self.due():
             self.shown = time.time()

@@ -63,5 +63,5 @@ def write_samples(folder, generate, latents, device):
         pixels = to_pixels(generate(latents[start:start + 250].float().to(device)))
         for i, picture in enumerate(pixels, start):
             save_picture(Path(folder, f"{i:05d}.png"), picture, compress_level=1)
-        progress.show(start + len(pixels))
+        progress.refresh(start + len(pixels))
     progress.clear()

@@ -47,7 +47,7 @@ ATTRIBUTES = ["Bangs", "Big_Lips", "Black_Hair", "Blond_Hair", "Brown_Hair", "He
 def is_there(folder):
     """Whether FOLDER is a finished split, with a file for each row of FOLDER.csv. Exits if it is incomplete."""
     csv, files = Path(f"{folder}.csv"), len(list(folder.glob("*")))
-    rows = len(pandas.read_csv(csv)) if csv.exists() else 0
+    rows = max(0, len(csv.read_text().splitlines()) - 1) if csv.exists() else 0
     if files and not 0 < rows <= files:
         raise SystemExit(f"{folder} is incomplete: it has {files:,} files, but {csv} is missing or has {rows:,} rows: "
                          "remove both, then the same command builds them")
@@ -69,7 +69,7 @@ def write_split(folder, images, table):
     part.mkdir(parents=True)
     for done, (name, image) in enumerate(zip(table["image_name"], images), 1):
         image.save(part / name, compress_level=1)
-        progress.show(done)
+        progress.refresh(done)
     progress.clear()
     table.to_csv(f"{folder}.csv", index=False)
     part.rename(folder)
@@ -90,7 +90,7 @@ def download(url, path):
         while block := response.read(2 ** 20):
             file.write(block)
             if response.length:  # what is still to come; None where the server does not tell it
-                progress.show(file.tell())
+                progress.refresh(file.tell())
         progress.clear()
         if response.length:
             raise OSError(f"the connection was closed {response.length:,} bytes before the end")

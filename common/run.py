@@ -30,7 +30,8 @@ def already_trained(out_dir, config, resume):
                 raise SystemExit(f"{folder} holds a run with {key} = {held.get(key)}, not {config.get(key)}: "
                                  "use another --out-dir")
     if model.exists():
-        print(f"{model}: trained already", flush=True)
+        print(f"{model}: trained already; to train again, e.g. after a change of the code, use another --out-dir",
+              flush=True)
         return True
     if checkpoint.exists() != resume:
         raise SystemExit(f"--resume: there is no {checkpoint}" if resume else
@@ -56,8 +57,10 @@ class Run:
             saved = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(saved["parts"][name])
+                for group in getattr(part, "param_groups", ()):
+                    group["capturable"] = part.defaults["capturable"]  # the checkpoint may be of another device
             torch.set_rng_state(saved["random"])
-            if torch.cuda.is_available() and "cuda_random" in saved:
+            if torch.cuda.is_initialized() and "cuda_random" in saved:
                 torch.cuda.set_rng_state(saved["cuda_random"])
             self.rows = saved["rows"]
         else:
@@ -79,7 +82,7 @@ class Run:
         if self.progress.due():
             numbers = {name: value.item() for name, value in self.means().items() if value.dim() == 0}
             numbers["images/s"] = self.images / (time.time() - self.started)
-            self.progress.show(len(self.rows) * self.steps + self.done, format_numbers(numbers))
+            self.progress.refresh(len(self.rows) * self.steps + self.done, format_numbers(numbers))
 
     def means(self):
         """{name: tensor}, the means of the epoch's metrics."""
@@ -100,7 +103,7 @@ class Run:
         self.rows.append({"epoch": epoch, **numbers})
         saved = {"rows": self.rows, "random": torch.get_rng_state(),
                  "parts": {name: part.state_dict() for name, part in self.parts.items()}}
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             saved["cuda_random"] = torch.cuda.get_rng_state()
         replace_file(self.folder / "checkpoint.pt", lambda file: torch.save(saved, file))
         replace_file(self.folder / "log.csv", lambda file: pandas.DataFrame(self.rows).to_csv(file, index=False))
@@ -121,4 +124,5 @@ def interruptible(main):
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command with --resume continues after the last finished epoch")
+        raise SystemExit("interrupted: the same command with --resume continues after the last finished epoch; if none "
+                         "is finished, it starts again without --resume")

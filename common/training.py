@@ -11,7 +11,7 @@ def at_least(low, kind=int):
     """A type for argparse: a number of this kind, `low` or more."""
     def parse(text):
         value = kind(text)
-        if not value >= low:  # nor is nan
+        if not value >= low:  # this refuses nan, too
             raise argparse.ArgumentTypeError(f"{text} is too small: {low} or more")
         return value
     parse.__name__ = {int: "whole number", float: "number"}[kind]  # in argparse's message about what is no number
@@ -24,7 +24,10 @@ def pick_device(name):
     device = {"auto": (*gpus, "cpu")[0], "cuda": (*gpus, None)[0]}.get(name, name)
     if device not in (*gpus, "cpu"):
         raise argparse.ArgumentTypeError(f"there is no '{name}' here")
-    return torch.device(device)
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # random state and graphs are the current device's
+    return device
 
 
 def has_bf16(device):
@@ -61,12 +64,13 @@ class Replayed:
 
     The kernels of a small network take less time than their launch, which this saves. What changes from step to step
     has to be in tensors that stay where they are, and the optimizer `capturable`. A result is overwritten by the next.
+    Lets cuDNN look for its fastest kernels, since the shapes stay the same.
     """
 
     def __init__(self, function, device):
         self.function, self.calls, self.graph = function, 0, None
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        torch.backends.cudnn.benchmark = True  # all shapes stay the same
+        torch.backends.cudnn.benchmark = True
 
     def __call__(self):
         if self.stream is None:

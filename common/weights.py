@@ -19,7 +19,8 @@ def load_weights(path):
         return {k: v.float() if v.is_floating_point() else v for k, v in saved["model"].items()}, saved["config"]
     except FileNotFoundError:
         raise SystemExit(f"weights not found: {path}")
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError,
+            pickle.UnpicklingError) as error:  # torch's, for damaged files
         raise SystemExit(f"{path} is damaged or no weights file ({type(error).__name__}); if it came with the "
                          "repository, delete it: the wrapper downloads it again")
 
@@ -31,5 +32,5 @@ def load_model(path, build):
         net = build(config)
         net.load_state_dict(state)
     except (KeyError, RuntimeError) as error:  # torch lists the layers that differ
-        raise SystemExit(f"{path} does not fit this network: {error}")
+        raise SystemExit(f"{path} does not fit this network, which has to be trained anew: {error}")
     return net.to("cpu", memory_format=torch.channels_last).eval(), config

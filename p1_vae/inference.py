@@ -62,7 +62,7 @@ def reconstruct(vae, img_dir, output_dir, device):
         errors += (y - x).square().mean((1, 2, 3)).tolist()
         for name, picture in zip(batch, to_pixels(y)):
             save_picture(Path(output_dir, name), picture, compress_level=1)
-        progress.show(len(errors))
+        progress.refresh(len(errors))
     progress.clear()
     table = pandas.DataFrame({"image_name": names, "mse": errors})
     write_output(Path(output_dir, "mse.csv"), table.to_csv(index=False).encode())

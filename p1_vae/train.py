@@ -3,7 +3,7 @@
     python3 p1_vae/train.py --data-dir hw3_data
     python3 p1_vae/train.py ... --flow-epochs 0         # a plain VAE, without the second stage
     python3 p1_vae/train.py ... --resume                # continue after an interruption
-    python3 p1_vae/train.py ... --epochs 1 --limit 512  # try it out, in seconds
+    python3 p1_vae/train.py ... --epochs 1 --flow-epochs 1 --limit 512    # try it out, in seconds
 
 The VAE first, then the second stage of flow.py: a flow from noise to the VAE's codes.
 Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights of both) into --out-dir; the
@@ -79,6 +79,8 @@ def main(argv=None):
     if already_trained(args.out_dir, config, args.resume):
         return
 
+    if not args.resume:  # a second stage that is left of another run, whose own files were deleted
+        Path(args.out_dir, "flow", "checkpoint.pt").unlink(missing_ok=True)
     vae = VAE(args.width, args.latent_dim).to(args.device, memory_format=torch.channels_last)
     second_stage = flow.Flow(args.latent_dim, flow.WIDTH * args.width).to(args.device)
     groups = [{"params": part.parameters()} for part in (vae.encoder, vae.decoder)]

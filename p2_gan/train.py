@@ -39,6 +39,30 @@ EMA_DECAY = 0.9995
 STATISTICS = 64  # batches of 256 latents from which the batch statistics are computed at the end
 
 
+def parse_args(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     epilog="\n".join(f"--model {k} sets {v}" for k, v in SETTINGS.items()))
+    parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--epochs", type=at_least(1))
+    parser.add_argument("--batch-size", type=at_least(2))
+    parser.add_argument("--lr", type=at_least(0, float), help="of the generator")
+    parser.add_argument("--lr-discriminator", type=at_least(0, float), help="in the first epoch")
+    parser.add_argument("--lr-discriminator-end", type=at_least(0, float), help="approached in the last epoch")
+    parser.add_argument("--r1", type=at_least(0, float), help="the penalty's weight in the first epoch; 0 for none")
+    parser.add_argument("--r1-end", type=at_least(0, float), help="approached in the last epoch")
+    parser.add_argument("--model", choices=MODELS, default="residual")
+    parser.add_argument("--width", type=at_least(1), help="the number of channels in all layers is in proportion to it")
+    parser.add_argument("--limit", type=at_least(1), help="use only the first images")
+    parser.add_argument("--device", type=pick_device, default="auto")
+    parser.add_argument("--out-dir", help="default: runs/p2_MODEL_SEED")
+    parser.add_argument("--resume", action="store_true")
+    parser.set_defaults(**SETTINGS[parser.parse_known_args(argv)[0].model])
+    args = parser.parse_args(argv)
+    args.out_dir = args.out_dir or f"runs/p2_{args.model}_{args.seed}"
+    return args
+
+
 def relativistic(higher, lower):
     """Small where each score of `higher` [N] is above its partner in `lower` [N] (Jolicoeur-Martineau 2019, RpGAN)."""
     return F.softplus(lower - higher).mean()
@@ -106,39 +130,15 @@ def generator_step(discriminator, optimizer, loss_of, real_score, fake):
     return loss
 
 
-def recompute_statistics(generator, device):
+def recompute_statistics(generator, device, batches):
     """Give the averaged weights the batch statistics that belong to them (Brock et al. 2019, BigGAN)."""
     with autocast(device):
-        update_bn([torch.randn(256, LATENT, device=device) for _ in range(STATISTICS)], generator)
+        update_bn([torch.randn(256, LATENT, device=device) for _ in range(batches)], generator)
 
 
 def exponential(start, end, fraction):
     """From start to end as fraction rises from 0 to 1, evenly on a log scale."""
     return start ** (1 - fraction) * end ** fraction
-
-
-def parse_args(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog="\n".join(f"--model {k} sets {v}" for k, v in SETTINGS.items()))
-    parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
-    parser.add_argument("--seed", type=at_least(0), default=0)
-    parser.add_argument("--epochs", type=at_least(1))
-    parser.add_argument("--batch-size", type=at_least(2))
-    parser.add_argument("--lr", type=at_least(0, float), help="of the generator")
-    parser.add_argument("--lr-discriminator", type=at_least(0, float), help="in the first epoch")
-    parser.add_argument("--lr-discriminator-end", type=at_least(0, float), help="approached in the last epoch")
-    parser.add_argument("--r1", type=at_least(0, float), help="the penalty's weight in the first epoch; 0 for none")
-    parser.add_argument("--r1-end", type=at_least(0, float), help="approached in the last epoch")
-    parser.add_argument("--model", choices=MODELS, default="residual")
-    parser.add_argument("--width", type=at_least(1), help="the number of channels in all layers is in proportion to it")
-    parser.add_argument("--limit", type=at_least(1), help="use only the first images")
-    parser.add_argument("--device", type=pick_device, default="auto")
-    parser.add_argument("--out-dir", help="default: runs/p2_MODEL_SEED")
-    parser.add_argument("--resume", action="store_true")
-    parser.set_defaults(**SETTINGS[parser.parse_known_args(argv)[0].model])
-    args = parser.parse_args(argv)
-    args.out_dir = args.out_dir or f"runs/p2_{args.model}_{args.seed}"
-    return args
 
 
 def main(argv=None):
@@ -198,7 +198,7 @@ def main(argv=None):
             save_picture(Path(args.out_dir, f"samples_{epoch + 1:03d}.png"), grid(ema.model(fixed)))
         run.end_epoch({"step": (epoch + 1) * steps, **run.means()})
 
-    recompute_statistics(ema.model, args.device)
+    recompute_statistics(ema.model, args.device, max(2, min(STATISTICS, len(images) // 256)))  # few in a try-out
     run.save_model(ema.state)
 
 

@@ -7,12 +7,12 @@ from torch import nn
 
 
 class DomainDiscriminator(nn.Module):
-    """Features [N, 8 * width] -> logits [N] that they come from the source domain."""
+    """Features [N, size] -> logits [N] that they come from the source domain."""
 
-    def __init__(self, width=32):
+    def __init__(self, size=256):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(8 * width, 8 * width), nn.ReLU(),
-                                    nn.Linear(8 * width, 8 * width), nn.ReLU(), nn.Linear(8 * width, 1))
+        self.layers = nn.Sequential(nn.Linear(size, size), nn.ReLU(),
+                                    nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 1))
 
     def forward(self, features):
         return self.layers(features).squeeze(1)

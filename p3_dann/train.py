@@ -2,7 +2,7 @@
 
     python3 p3_dann/train.py --data-dir hw3_data --source usps --target mnistm --mode dann --seed 0
     python3 p3_dann/train.py ... --resume                # continue after an interruption
-    python3 p3_dann/train.py ... --epochs 1 --limit 512  # try it out, in seconds
+    python3 p3_dann/train.py ... --epochs 1 --steps 20 --limit 512    # try it out, in seconds
 
 Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights) into --out-dir.
 In `dann` mode the target's labels are not read; the last weights count, there is no selection.
@@ -32,7 +32,7 @@ EMA_DECAY = 0.99
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds digits/")
-    parser.add_argument("--source", required=True, choices=SCENARIOS)
+    parser.add_argument("--source", required=True, choices=sorted({*SCENARIOS, *SCENARIOS.values()}))
     parser.add_argument("--target", required=True, choices=SCENARIOS)
     parser.add_argument("--mode", required=True, choices=["source", "dann", "target"])
     parser.add_argument("--seed", type=at_least(0), default=0)
@@ -105,11 +105,11 @@ def main(argv=None):
         return
 
     net = DigitNet(args.width).to(args.device, memory_format=torch.channels_last)
-    discriminator = DomainDiscriminator(args.width).to(args.device)
+    discriminator = DomainDiscriminator(net.classifier.in_features).to(args.device)
     parameters = [*net.parameters(), *(discriminator.parameters() if args.mode == "dann" else ())]
     optimizer = torch.optim.AdamW(parameters, weight_decay=WEIGHT_DECAY, fused=True)
     ema = EMA(net, EMA_DECAY)
-    # even in all modes: DANN aligns the classes' shares too, and the target's are unknown
+    # in all modes each class is drawn equally often: DANN aligns the classes' shares too, and the target's are unknown
     weights = class_balanced_weights(labels)
 
     run = Run(args.out_dir, config, args.epochs, args.steps,
@@ -129,7 +129,7 @@ def main(argv=None):
             ema.update(net)
             run.end_step(metrics, args.batch_size * (1 + (args.mode == "dann")))
         row = run.means()
-        if args.mode == "dann":  # label-free: how sure and how varied the predictions are, in nats, at most log 10
+        if "target_shares" in row:  # label-free: how sure and how varied the predictions are, in nats, at most log 10
             row["target_information"] = entropy(row.pop("target_shares")) - row["target_entropy"]
         run.end_epoch(row)
 

@@ -7,7 +7,7 @@ The last quarter of the epochs is on the target's images alone.
     python3 p4_uda/train.py ... --mode target            # and the upper one
     python3 p4_uda/train.py ... --without align          # leave a part of the method out, for the ablation
     python3 p4_uda/train.py ... --resume                 # continue after an interruption
-    python3 p4_uda/train.py ... --epochs 1 --limit 512   # try it out, in seconds
+    python3 p4_uda/train.py ... --epochs 1 --steps 20 --limit 512    # try it out, in seconds
 
 Writes config.json, log.csv, checkpoint.pt and, at the end, model.pth (the EMA weights) into --out-dir.
 In `uda` mode the target's labels are not read; the last weights count, there is no selection.
@@ -38,7 +38,7 @@ ALONE = 0.25  # the part of the epochs, at the end, that is on the target's imag
 def parse_args(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds digits/")
-    parser.add_argument("--source", required=True, choices=SCENARIOS)
+    parser.add_argument("--source", required=True, choices=sorted({*SCENARIOS, *SCENARIOS.values()}))
     parser.add_argument("--target", required=True, choices=SCENARIOS)
     parser.add_argument("--mode", default="uda", choices=["uda", "source", "target"])
     parser.add_argument("--seed", type=at_least(0), default=0)
@@ -49,7 +49,8 @@ def parse_args(argv):
                         help="labelled images a step; AdaMatch takes twice as many of the target")
     parser.add_argument("--lr", type=at_least(0, float), default=2e-3)
     parser.add_argument("--threshold", type=at_least(0, float), default=0.9,
-                        help="the confidence that a pseudo-label needs, relative to the source's while there is one")
+                        help="the confidence that a pseudo-label needs, times the mean one on source images; "
+                             "in the last epochs as it is")
     parser.add_argument("--without", nargs="+", choices=SWITCHES, default=[],
                         help="for the ablation: leave these parts out")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
@@ -168,7 +169,7 @@ def main(argv=None):
             ema.update(net)
             run.end_step(metrics, seen)
         row = run.means()
-        if args.mode == "uda":  # label-free: how sure and how varied the predictions are, in nats, at most log 10
+        if "target_shares" in row:  # label-free: how sure and how varied the predictions are, in nats, at most log 10
             row["target_information"] = entropy(row.pop("target_shares")) - row["target_entropy"]
         run.end_epoch(row)
 

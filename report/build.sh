@@ -21,7 +21,7 @@ trap 'rm -r -- "$build"' EXIT
 for pass in 1 2; do  # the second knows the references
     if ! SOURCE_DATE_EPOCH=0 FORCE_SOURCE_DATE=1 pdflatex -interaction=nonstopmode -halt-on-error \
         -output-directory "$build" "\\def\\studentid{\\detokenize{$1}}\\input{report}" > "$build/output"; then
-        grep -A3 '^!' "$build/output" >&2
+        grep -A3 '^!' "$build/output" >&2 || tail -n 5 "$build/output" >&2
         exit 1
     fi
 done

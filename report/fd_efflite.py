@@ -70,11 +70,12 @@ def main():
     parser.add_argument("--count", type=at_least(2), default=5000,
                         help="images of each; distances for different counts do not compare")
     args = parser.parse_args()
-    names = {folder: list_images(folder)[:args.count] for folder in (args.real, args.generated)}
-    for folder in names:
-        if len(names[folder]) < args.count:
-            raise SystemExit(f"{folder} has {len(names[folder])} images, not {args.count}")
-    real, generated = (features(folder, names[folder]) for folder in names)
+    folders = args.real, args.generated
+    names = [list_images(folder)[:args.count] for folder in folders]
+    for folder, images in zip(folders, names):
+        if len(images) < args.count:
+            raise SystemExit(f"{folder} has {len(images)} images, not {args.count}")
+    real, generated = map(features, folders, names)
     precision, recall = precision_and_recall(real, generated)
     print(f"FD-EffLite {frechet(real, generated):.1f}, precision {precision:.2f}, recall {recall:.2f}, "
           f"{args.count} images each")

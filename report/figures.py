@@ -54,14 +54,14 @@ def draw_gan_printed(part, data_dir, path):
 def draw_vae_curves(data_dir, path):
     log = pandas.read_csv(RESULTS / "p1_vae_log.csv")
     save_figure(plots.draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
-                                  "KL divergence, nats per image": {"kl": ""}})[0], path)
+                                  "KL divergence, nats per image": {"kl": ""}}), path)
 
 
 def draw_gan_curves(data_dir, path):
     log = pandas.read_csv(RESULTS / "p2_gan_log.csv")
     losses = {"d_loss": "discriminator", "g_loss": "generator"}
     accuracies = {"accuracy_real": "real faces", "accuracy_fake": "generated\nfaces"}
-    save_figure(plots.draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies})[0], path)
+    save_figure(plots.draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies}), path)
 
 
 def draw_sweep(data_dir, path):
@@ -339,7 +339,7 @@ def main():
         try:
             FIGURES[name](args.data_dir, path)
             print(f"wrote {path}", flush=True)
-        except (SystemExit, OSError, ValueError) as error:  # the other figures may need less; pandas raises ValueErrors
+        except (SystemExit, OSError, ValueError, KeyError) as error:  # what others may not need: a file, rows, a column
             print(f"{name}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
             missing += 1
     if missing:

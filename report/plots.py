@@ -52,7 +52,7 @@ def draw_curves(log, panels):
         axis.set(xlabel="training step", ylabel=label)
         axis.locator_params(axis="x", nbins=5)
         axis.grid()
-    return figure, axes
+    return figure
 
 
 def draw_runs(logs, columns):

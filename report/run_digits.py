@@ -1,7 +1,7 @@
 """Train and score every row of a table of problem 3 or 4.
 
     python3 report/run_digits.py p3 --data-dir hw3_data            # 27 runs into runs/; resumes where it stopped
-    python3 report/run_digits.py p4 --data-dir hw3_data            # 27 runs; prints problem 3's rows above its own
+    python3 report/run_digits.py p4 --data-dir hw3_data            # 27 runs
     python3 report/run_digits.py p4_ablation --data-dir hw3_data   # 18 short runs
     python3 report/run_digits.py p3 --data-dir hw3_data --ship     # and ship seed 0's DANN models (p4: AdaMatch)
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.data import SCENARIOS
+from common.data import SCENARIOS, read_labels
 from common.evaluate import accuracy
 from common.predict import load_digit_net, predict_folder
 from common.training import at_least
@@ -59,12 +59,19 @@ def read_table(table):
     return results
 
 
+def stay(table, rows):
+    """The rows of a table's results that are not among the (source, target, mode, seed) of `rows`."""
+    path = RESULTS / f"{table}.csv"
+    held = pandas.read_csv(path).itertuples() if path.exists() else []
+    return [row for row in held if (row.source, row.target, row.mode, row.seed) not in rows]
+
+
 def table_rows(table):
-    """[title, cell, ...] for each row of a table: mean ± standard deviation over seeds in %."""
+    """{mode: [title, cell, ...]} of a table: mean ± standard deviation over seeds in %."""
     accuracies = read_table(table).groupby(["mode", "target"])["accuracy"]
     means, deviations = accuracies.mean(), accuracies.std()  # nan for a single seed
-    for mode, (title, _) in TABLES[table].items():
-        yield [title, *(shown(means[mode, target], deviations[mode, target]) for target in TARGETS[table])]
+    return {mode: [title, *(shown(means[mode, target], deviations[mode, target]) for target in TARGETS[table])]
+            for mode, (title, _) in TABLES[table].items()}
 
 
 def shown(mean, deviation):
@@ -76,9 +83,7 @@ def shown(mean, deviation):
 def print_table(table):
     header = "| |" + "".join(f" {SCENARIOS[target]} → {target} |" for target in TARGETS[table])
     lines = [header, "|---" * (len(TARGETS[table]) + 1) + "|"]
-    for shown in {"p4": ["p3", "p4"]}.get(table, [table]):
-        lines += [f"| {' | '.join(cells)} |" for cells in table_rows(shown)]
-    print("\n".join(lines))
+    print("\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in table_rows(table).values())]))
 
 
 def main():
@@ -89,12 +94,17 @@ def main():
         parser.error("--ship needs table p3 or p4 with seed 0")
 
     table = args.table
+    rows = [(SCENARIOS[target], target, mode, seed)
+            for seed in args.seeds for target in TARGETS[table] for mode in TABLES[table]]
     for target in TARGETS[table]:  # before hours of training
         truth = Path(args.data_dir, "digits", target, "test.csv")
         if not truth.exists():
             raise SystemExit(f"no {truth}, which the scores need")
-    rows = [(SCENARIOS[target], target, mode, seed)
-            for seed in args.seeds for target in TARGETS[table] for mode in TABLES[table]]
+        count = len(read_labels(truth))
+        for row in stay(table, rows):
+            if row.target == target and row.total != count:
+                raise SystemExit(f"{truth} has {count} rows, but {row.total} images stand behind seed {row.seed} in "
+                                 f"report/results/{table}.csv: delete that file to begin it anew")
     out_dirs = {row: Path(args.runs_dir, "_".join([table[:2], *map(str, row)])) for row in rows}
     commands = {}
     for source, target, mode, seed in rows:

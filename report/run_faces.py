@@ -106,6 +106,8 @@ def main():
     names = args.only or list(rows)
     if set(names) - rows.keys():
         parser.error(f"{table} has the rows {', '.join(rows)}")
+    if table in WAYS and (args.only or args.ship):
+        parser.error(f"{table} has neither --only nor --ship")
     if args.ship and "shipped" not in names:
         parser.error("--ship needs the row `shipped`")
 

@@ -16,13 +16,14 @@ def make_parser(description, tables):
     parser.add_argument("table", choices=tables)
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--runs-dir", default="runs", help="where the runs are; what is trained there already is taken")
-    parser.add_argument("--ship", action="store_true", help="make the best row's models the shipped weights")
+    parser.add_argument("--ship", action="store_true",
+                        help="copy seed 0's DANN or AdaMatch models, or that of the row `shipped`, into weights/")
     return parser
 
 
 def train(trainer, options, data_dir, out_dir):
     """Call a trainer's main(), which goes on with a run that was stopped; returns the command to type by hand."""
-    command = ["python3", f"{trainer.__name__.replace('.', '/')}.py", "--data-dir", "hw3_data", *options]
+    command = ["python3", f"{trainer.__name__.replace('.', '/')}.py", "--data-dir", data_dir, *options]
     print(f"$ {shlex.join(command)}", flush=True)
     resume = ["--resume"] if Path(out_dir, "checkpoint.pt").exists() else []
     trainer.main(["--data-dir", data_dir, "--out-dir", str(out_dir), *options, *resume])

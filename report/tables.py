@@ -6,14 +6,13 @@ import pandas
 from common.data import SCENARIOS
 from common.files import write_output
 from common.weights import load_weights
-from p2_gan.train import SETTINGS as GAN_SETTINGS
 from report.run_digits import TABLES, read_table, shown, table_rows
 from report.run_faces import GANS as GAN_ROWS
 from report.run_faces import VAES as VAE_ROWS
 from report.runs import RESULTS, ROOT
 
 TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
-PAIRS = [f"{TITLES[source]} → {TITLES[target]}" for target, source in SCENARIOS.items()]
+PAIRS = [f"{TITLES.get(source, source)} → {TITLES.get(target, target)}" for target, source in SCENARIOS.items()]
 CODES = ("Um", "Ms", "Su")  # the pairs in the names of commands, and of the columns in peers.csv
 PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
@@ -46,7 +45,7 @@ def read_faces(table):
 
 
 def power(value):
-    """A number for LaTeX and matplotlib: 3e-05 as a power of ten, what is no smaller than 0.01 as it is."""
+    """A number for LaTeX: 3e-05 as a power of ten, what is no smaller than 0.01 as it is."""
     if value >= 0.01:
         return f"{value:g}"
     digits, exponent = f"{value:.2e}".split("e")
@@ -95,8 +94,8 @@ def vae_rows():
 
 def gan_rows():
     for run in read("p2.csv").itertuples():
-        yield (GANS[run.row], rounded(run.steps), rounded(100 * run.accuracy_real), rounded(100 * run.accuracy_fake),
-               rounded(run.fd_efflite), minutes(run.train_seconds))
+        yield (GANS.get(run.row, run.row), rounded(run.steps), rounded(100 * run.accuracy_real),
+               rounded(100 * run.accuracy_fake), rounded(run.fd_efflite), minutes(run.train_seconds))
 
 
 def face_rows():
@@ -130,7 +129,7 @@ def gain(table, better, worse, target):
     results = results.assign(accuracy=100 * results["correct"] / results["total"])  # not rounded
     accuracy = results.pivot(index="seed", columns="mode", values="accuracy")
     difference = accuracy[better] - accuracy[worse]
-    return rf"${difference.mean():+.1f} \pm {difference.std():.1f}$"
+    return rf"${difference.mean():+.1f}" + (rf" \pm {difference.std():.1f}$" if len(difference) > 1 else "$")
 
 
 def ablation_rows():
@@ -145,8 +144,6 @@ def setting_commands():
     """A command for each setting of SETTINGS, such as vaeBatchSize, and the number of weights in millions."""
     for model, (path, names) in SETTINGS.items():
         state, config = load_weights(ROOT / path)
-        if model == "gan":  # what an older file does not name
-            config = {**GAN_SETTINGS[config["model"]], **config}
         for name in names:  # a command's name has no digits
             words = name.replace("r1", "penalty").split("_")
             yield model + "".join(map(str.capitalize, words)), power(config[name])
@@ -197,13 +194,12 @@ def face_commands():
 
 def digit_commands():
     """Commands for problems 3 and 4."""
-    source, dann, target = table_rows("p3")
-    augmented, uda, bound = table_rows("p4")
+    dann, uda = table_rows("p3"), table_rows("p4")
     peers = read(PEERS_FILE)
     svhn = read_table("p4").query("target == 'svhn' and mode == 'uda'")
     return {
-        "dannTable": tabular(["", *PAIRS], [source, dann, target, *peer_rows(["source", "dann", "target"])]),
-        "udaTable": tabular(["", *PAIRS], [dann, augmented, uda, bound, *peer_rows(["improved"])]),
+        "dannTable": tabular(["", *PAIRS], [*dann.values(), *peer_rows(["source", "dann", "target"])]),
+        "udaTable": tabular(["", *PAIRS], [dann["dann"], *uda.values(), *peer_rows(["improved"])]),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
         **{f"{name}{code}": gain(*rows, target) for name, rows in GAINS.items()
            for code, target in zip(CODES, SCENARIOS)},

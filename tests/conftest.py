@@ -45,14 +45,6 @@ def data_dir(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def few_statistics():
-    """The GAN's batch statistics from few batches: most of the time of a tiny run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("p2_gan.train.STATISTICS", 2)
-        yield
-
-
 def run(*command, **options):
     """A command as a user types it, from any folder; python3 is the one that runs the tests."""
     environment = {**os.environ, "PATH": PATH, **options.pop("env", {})}

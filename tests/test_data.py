@@ -74,6 +74,9 @@ def test_labels_and_images_belong_together(data_dir, tmp_path):
     (folder / "train.csv").write_text("label,image_name\n2,00012.png\n0,00000.png\n")
     turned, labels = load_labelled(tmp_path, "usps", "train")
     assert torch.equal(turned, images[[12, 0]]) and labels.tolist() == [2, 0]
+    (folder / "train.csv").write_text("label,image_name\n2,00012.png\n0,absent.png\n")
+    with pytest.raises(SystemExit, match="train.csv, line 3: there is no image .*usps/train/absent.png"):
+        load_labelled(tmp_path, "usps", "train")
 
 
 @pytest.mark.parametrize("text, message", [

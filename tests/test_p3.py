@@ -22,7 +22,7 @@ def batch():
 @pytest.fixture
 def nets():
     torch.manual_seed(0)
-    return DigitNet(2), DomainDiscriminator(2)
+    return DigitNet(2), DomainDiscriminator(16)
 
 
 def dann(nets, batch, strength):

@@ -121,7 +121,7 @@ def test_the_courses_layout_from_every_source(served, tmp_path, monkeypatch):
         if "mnistm/test" in progress.name and done == 13:
             raise KeyboardInterrupt
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prepare_data.Progress, "show", interrupt)
+        patch.setattr(prepare_data.Progress, "refresh", interrupt)
         build(tmp_path)
     finished, rng, true = every_file(tmp_path / "digits" / "mnistm" / "train"), np.random.RandomState(0), sources()[1]
     assert not (tmp_path / "digits" / "mnistm" / "test").exists() and build(tmp_path) == []

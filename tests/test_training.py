@@ -199,6 +199,17 @@ def test_bad_options(train, options, change, message, tiny, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_checkpoint_of_another_device_leaves_the_optimizer_as_it_was_made(tmp_path):
+    """Else the steps of a run that was begun on the CPU could not be replayed on a GPU."""
+    for capturable in (False, True):
+        optimizer = torch.optim.Adam([torch.ones(1, requires_grad=True)], capturable=capturable)
+        run = Run(tmp_path, {}, 2, 1, {"optimizer": optimizer}, resume=capturable)
+        assert optimizer.param_groups[0]["capturable"] == capturable
+        for _ in run.epochs_left():
+            run.end_step({}, 1)
+            run.end_epoch({})
+
+
 def test_a_batch_larger_than_the_data(tiny, tmp_path):
     for train in (p1, p2):
         with pytest.raises(SystemExit, match="40 training images are less than one batch of 41"):
@@ -214,7 +225,7 @@ def test_a_folder_belongs_to_one_run(tiny, tmp_path, capsys):
     capsys.readouterr()
     train_p3()
     train_p3("--resume")
-    assert capsys.readouterr().out.count("model.pth: trained already\n") == 2
+    assert capsys.readouterr().out.count("model.pth: trained already; ") == 2
     for change, message in ((["--lr", "0.5"], "with lr = 0.003, not 0.5"),
                             (["--limit", "30"], "with limit = None, not 30"),
                             (["--epochs", "1", "--resume"], "with epochs = 2, not 1"),
@@ -228,9 +239,17 @@ def test_a_folder_belongs_to_one_run(tiny, tmp_path, capsys):
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
-def test_the_second_stage_starts_anew_unless_the_run_is_resumed(tiny, tmp_path):
+def test_the_second_stage_starts_anew_unless_the_run_is_resumed(tiny, tmp_path, monkeypatch):
+    """In the folder of another run, whose own files were deleted; also if the new run is stopped before it."""
+    def end_and_interrupt(self, row, end_epoch=Run.end_epoch):
+        end_epoch(self, row)
+        raise KeyboardInterrupt
     for seed in ("0", "1"):
-        p1.main([*tiny, *TRAININGS["p1"][1], "--out-dir", str(tmp_path), "--seed", seed])
+        options = [*tiny, *TRAININGS["p1"][1], "--out-dir", str(tmp_path), "--seed", seed]
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Run, "end_epoch", end_and_interrupt)
+            p1.main(options)
+        p1.main([*options, "--resume"])
         (tmp_path / "flow" / "log.csv").rename(tmp_path / f"{seed}.csv")
         for name in ("model.pth", "checkpoint.pt"):
             (tmp_path / name).unlink()
@@ -285,5 +304,5 @@ def test_weights_that_do_not_load(tmp_path):
     assert config == {"width": 2} and state["steps"] == 7 and state["weight"].dtype == torch.float32
     for build, message in ((lambda config: torch.nn.Linear(2, 2), ".*bias"),
                            (lambda config: config["latent_dim"], "'latent_dim'")):
-        with pytest.raises(SystemExit, match=f"(?s)model.pth does not fit this network: {message}"):
+        with pytest.raises(SystemExit, match=f"(?s)model.pth does not fit this network, .* anew: {message}"):
             load_model(path, build)

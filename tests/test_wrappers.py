@@ -29,6 +29,12 @@ def test_rules_of_the_assignment(wrapper):
             assert not re.search(r"(?<![\w}$.:\"/])/(home|tmp|work|root|data|usr|mnt)\b", line), f"a fixed path: {line}"
 
 
+def test_nothing_is_shown_in_a_window():
+    """The assignment forbids show() and imshow()."""
+    for path in (path for folder in ("common", "report", "p?_*") for path in ROOT.glob(f"{folder}/*.py")):
+        assert not re.search(r"\b(im)?show\(", path.read_text(encoding="utf-8")), path
+
+
 @every_wrapper
 def test_wrong_arguments(wrapper):
     faces = wrapper.name in ("hw3_p1.sh", "hw3_p2.sh")
