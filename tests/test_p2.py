@@ -119,7 +119,7 @@ def test_what_the_steps_are_given(trained, data_dir):
     assert 0.2 < as_they_are.float().mean() < 0.8
     betas, rate = {"residual": ([0.0, 0.99], 5e-4), "dcgan": ([0.5, 0.999], 2e-4)}[model]
     assert all(list(call[1].param_groups[0]["betas"]) == betas for call in calls[:2])
-    assert [call[2] for call in calls[1::2]] == [rate] * 10
+    assert [call[2] for call in calls[1::2]] == pytest.approx([rate] * 10)
     end = {"residual": 2.68e-5, "dcgan": 2e-4}[model]
     assert [call[2] for call in calls[::2]] == pytest.approx([4e-4] * 5 + [(4e-4 * end) ** 0.5] * 5)
     # the penalty is in the first and the ninth step, with 8 times its weight
