@@ -100,17 +100,17 @@ def main():
         truth = Path(args.data_dir, "digits", target, "test.csv")
         if not truth.exists():
             raise SystemExit(f"no {truth}, which the scores need")
-        count = len(read_labels(truth))
-        for row in stay(table, rows):
-            if row.target == target and row.total != count:
-                raise SystemExit(f"{truth} has {count} rows, but {row.total} images stand behind seed {row.seed} in "
-                                 f"report/results/{table}.csv: delete that file to begin it anew")
     out_dirs = {row: Path(args.runs_dir, "_".join([table[:2], *map(str, row)])) for row in rows}
     commands = {}
     for source, target, mode, seed in rows:
         options = ["--source", source, "--target", target, *TABLES[table][mode][1], "--seed", str(seed)]
         commands[source, target, mode, seed] = train(TRAINERS[table], options, args.data_dir,
                                                      out_dirs[source, target, mode, seed])
+    for row in stay(table, rows):
+        truth = Path(args.data_dir, "digits", row.target, "test.csv")
+        if row.total != (count := len(read_labels(truth))):
+            raise SystemExit(f"{truth} has {count} rows, but {row.total} images stand behind seed {row.seed} in "
+                             f"report/results/{table}.csv: delete that file, and the same command begins it anew")
     results = []
     for row in rows:
         correct, total = score(args.data_dir, out_dirs[row], row[1])

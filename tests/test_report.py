@@ -56,9 +56,9 @@ def test_a_table_from_training_to_shipped_models(run_table, data_dir, tmp_path, 
     again = run_table("--seeds", "0")  # nothing is trained again
     assert again.equals(both) and capsys.readouterr().out.count("trained already") == 9
 
-    other = make_data(tmp_path / "other", count=30)
+    other = ["--data-dir", str(make_data(tmp_path / "other", count=30)), "--runs-dir", str(tmp_path / "other runs")]
     with pytest.raises(SystemExit, match="mnistm/test.csv has 30 rows, but 40 images stand behind seed 0 in"):
-        run_table("--seeds", "1", "--data-dir", str(other))
+        run_table("--seeds", "1", *other)
 
     try_out = tmp_path / "runs" / "p3_usps_mnistm_source_2"
     run_digits.p3.main(["--data-dir", str(data_dir), "--source", "usps", "--target", "mnistm", "--mode", "source",
