@@ -58,7 +58,8 @@ class Run:
             for name, part in parts.items():
                 part.load_state_dict(saved["parts"][name])
                 for group in getattr(part, "param_groups", ()):
-                    group["capturable"] = part.defaults["capturable"]  # the checkpoint may be of another device
+                    if "capturable" in part.defaults:  # the checkpoint may be of another device
+                        group["capturable"] = part.defaults["capturable"]
             torch.set_rng_state(saved["random"])
             if torch.cuda.is_initialized() and "cuda_random" in saved:
                 torch.cuda.set_rng_state(saved["cuda_random"])

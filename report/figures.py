@@ -339,8 +339,9 @@ def main():
         try:
             FIGURES[name](args.data_dir, path)
             print(f"wrote {path}", flush=True)
-        except (SystemExit, OSError, ValueError, KeyError) as error:  # what others may not need: a file, rows, a column
-            print(f"{name}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+        except (SystemExit, OSError, ValueError, KeyError) as error:  # the other figures may need less; pandas' errors
+            what = f"no column or row {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+            print(f"{name}: {what}", file=sys.stderr)
             missing += 1
     if missing:
         raise SystemExit(f"{missing} of {len(args.only)} not drawn")

@@ -17,7 +17,7 @@ CODES = ("Um", "Ms", "Su")  # the pairs in the names of commands, and of the col
 PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
 VAES = {"real faces": "other real faces", "plain": "plain VAE", "shipped": "shipped model",
-        "repeated": "same command again"}  # the other rows differ by their columns alone
+        "repeated": "shipped, again"}  # the other rows differ by their columns alone
 GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "width_16": "half as wide", "shipped": "shipped model"}
 FACES = {("p1", "real faces"): "other real faces", ("p1", "plain"): "VAE, plain", ("p1", "shipped"): "VAE, shipped",
          ("p2", "dcgan"): "DCGAN", ("p2", "width_16"): "GAN, half as wide", ("p2", "shipped"): "GAN, shipped"}

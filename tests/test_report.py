@@ -40,8 +40,8 @@ def run_table(data_dir, tmp_path, monkeypatch):
 def test_a_table_from_training_to_shipped_models(run_table, data_dir, tmp_path, capsys):
     results = run_table("--seeds", "0", "--ship")
     assert len(results) == 9 and set(results["total"]) == {40} and results["target_information"].notna().sum() == 3
-    assert results["command"][0] == f"python3 p3_dann/train.py --data-dir {data_dir} --source usps " \
-        f"--target mnistm --mode source {' '.join(TINY)} --seed 0"
+    assert results["command"][0] == "python3 p3_dann/train.py --data-dir hw3_data --source usps --target mnistm " \
+        f"--mode source {' '.join(TINY)} --seed 0"
     sums = (tmp_path / "p3_dann" / "weights" / "SHA256SUMS").read_text()
     for target, source in SCENARIOS.items():
         trained = tmp_path / "runs" / f"p3_{source}_{target}_dann_0" / "model.pth"
@@ -185,14 +185,17 @@ def test_rows_of_the_students_own_do_not_break_the_tables(tmp_path, monkeypatch)
         if path.stem in ("p2", "p3"):
             key = "row" if path.stem == "p2" else "mode"
             own = table[table[key] == {"p2": "dcgan", "p3": "dann"}[path.stem]].assign(**{key: "mine"})
-            table = pandas.concat([table, own[own["seed"] == "0"] if key == "mode" else own])
+            if path.stem == "p3":
+                own = own[own["seed"] == "0"]
+                cells = " & ".join(f"{float(accuracy):.1f}" for accuracy in own["accuracy"])
+            table = pandas.concat([table, own])
         table.to_csv(tmp_path / path.name, index=False)
     for module in ("report.tables", "report.run_digits"):
         monkeypatch.setattr(f"{module}.RESULTS", tmp_path)
     monkeypatch.setitem(run_digits.TABLES["p3"], "mine", ("my own", []))
     FIGURES["tables"]("nowhere", tmp_path / "tables.tex")
     text = (tmp_path / "tables.tex").read_text()
-    assert "\nmine & 7,800" in text and "\nmy own & 78.6 & 78.5 & 75.6" in text
+    assert "\nmine & " in text and f"\nmy own & {cells}" in text
 
 
 def test_the_report_uses_what_there_is():

@@ -202,8 +202,10 @@ def test_bad_options(train, options, change, message, tiny, tmp_path, capsys):
 def test_a_checkpoint_of_another_device_leaves_the_optimizer_as_it_was_made(tmp_path):
     """Else the steps of a run that was begun on the CPU could not be replayed on a GPU."""
     for capturable in (False, True):
-        optimizer = torch.optim.Adam([torch.ones(1, requires_grad=True)], capturable=capturable)
-        run = Run(tmp_path, {}, 2, 1, {"optimizer": optimizer}, resume=capturable)
+        w = torch.ones(1, requires_grad=True)
+        optimizer = torch.optim.Adam([w], capturable=capturable)
+        parts = {"optimizer": optimizer, "one without it": torch.optim.SGD([w], lr=1)}
+        run = Run(tmp_path, {}, 2, 1, parts, resume=capturable)
         assert optimizer.param_groups[0]["capturable"] == capturable
         for _ in run.epochs_left():
             run.end_step({}, 1)
