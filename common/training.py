@@ -19,14 +19,17 @@ def at_least(low, kind=int):
 
 
 def pick_device(name):
-    """A type for argparse: the device of this name; `auto` takes CUDA where there is one, else the CPU."""
+    """A type for argparse: the device of this name; `auto` takes CUDA where there is one, else the CPU.
+
+    A GPU becomes the current one, whose random state and graphs a run uses.
+    """
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     device = {"auto": (*gpus, "cpu")[0], "cuda": (*gpus, None)[0]}.get(name, name)
     if device not in (*gpus, "cpu"):
         raise argparse.ArgumentTypeError(f"there is no '{name}' here")
     device = torch.device(device)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # random state and graphs are the current device's
+        torch.cuda.set_device(device)
     return device
 
 

@@ -1,9 +1,10 @@
 """AdaMatch's pseudo-labels; the network is that of problem 3, so that the gain is the method's.
 
 Berthelot et al. 2022, "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", ICLR. It is
-FixMatch (a weak view's label teaches a strong view) with distribution alignment and a relative threshold. Unlike there,
-an average of the weights labels the target, not the network that is trained; a source image has one view, weak or
-strong, not both; and there is no random logit interpolation: it costs a second pass, and one ablation showed no gain.
+FixMatch (a weak view's label teaches a strong view) with distribution alignment and a relative threshold. Unlike in
+AdaMatch, an average of the weights labels the target, not the network that is trained; a source image has one view,
+weak or strong, not both; and there is no random logit interpolation: it costs a second pass, and one ablation showed no
+gain.
 """
 import torch
 from torch import nn
