@@ -50,6 +50,24 @@ def test_gradient_penalty_by_hand():
     assert weights.grad.tolist() == pytest.approx([144, 24])
 
 
+def test_shift():
+    """A part of the images, each by its own rows and columns, all channels alike, with zeros behind."""
+    torch.manual_seed(0)
+    images = 0.1 + torch.rand(400, 3, 20, 20, requires_grad=True)
+    places = {(y, x): torch.nn.functional.pad(images, (8 + x, 8 - x, 8 + y, 8 - y))[:, :, 8:-8, 8:-8]
+              for y in range(-8, 9) for x in range(-8, 9)}
+    for part in (1, 0.2):
+        shifted = train.shift(images, part)
+        equal = torch.stack([(shifted == place).flatten(1).all(1) for place in places.values()], 1)
+        assert (equal.sum(1) == 1).all()
+        drawn = np.array(list(places))[equal.int().argmax(1)]
+        assert abs((drawn != 0).any(1).mean() - part) < 0.06
+        assert (drawn.min(0) == -8).all() and (drawn.max(0) == 8).all() and (abs(drawn.mean(0)) < 1.1).all()
+        assert (drawn[:, 0] != drawn[:, 1]).mean() > 0.7 * part
+    shifted.sum().backward()  # the generator learns through it
+    assert train.shift(images, 0.0) is images
+
+
 @both
 def test_a_step_betters_its_own_network_and_leaves_the_other_alone(model):
     """Its loss falls; the discriminator parts real images from generated ones, and these then gain on them again."""
@@ -98,12 +116,12 @@ def trained(request, data_dir, tmp_path_factory):
             patch.setattr(train, name, watched)
         train.main(["--data-dir", str(data_dir), "--out-dir", str(folder), "--width", "2", "--epochs", "2",
                     "--batch-size", "8", "--device", "cpu", "--model", request.param, "--lr-discriminator", "4e-4",
-                    "--r1", "0.5", "--r1-end", "0.02"])
+                    "--lr-end", "1e-4", "--warm-up", "4", "--r1", "0.5", "--r1-end", "0.02"])
     return request.param, folder, calls
 
 
 def test_what_the_steps_are_given(trained, data_dir):
-    """Their own optimizers and the same images; the discriminator's rate and its penalty's weight fall."""
+    """Their own optimizers and the same images; both rates rise for four steps; then they and the penalty fall."""
     model, _, calls = trained
     assert len(calls) == 20
     for of_d, of_g in zip(calls[::2], calls[1::2]):
@@ -119,9 +137,9 @@ def test_what_the_steps_are_given(trained, data_dir):
     assert 0.2 < as_they_are.float().mean() < 0.8
     betas, rate = {"residual": ([0.0, 0.99], 5e-4), "dcgan": ([0.5, 0.999], 2e-4)}[model]
     assert all(list(call[1].param_groups[0]["betas"]) == betas for call in calls[:2])
-    assert [call[2] for call in calls[1::2]] == pytest.approx([rate] * 10)
-    end = {"residual": 2.68e-5, "dcgan": 2e-4}[model]
-    assert [call[2] for call in calls[::2]] == pytest.approx([4e-4] * 5 + [(4e-4 * end) ** 0.5] * 5)
+    end, rise = {"residual": 2.68e-5, "dcgan": 2e-4}[model], np.array([0.25, 0.5, 0.75] + [1] * 7)
+    for seen, start, last in ((calls[::2], 4e-4, end), (calls[1::2], rate, 1e-4)):
+        assert [call[2] for call in seen] == pytest.approx(rise * ([start] * 5 + [(start * last) ** 0.5] * 5))
     # the penalty is in the first and the ninth step, with 8 times its weight
     penalised = {step: call[6].item() for step, call in enumerate(calls[::2]) if call[6] is not None}
     assert penalised == pytest.approx({0: 8 * 0.5, 8: 8 * (0.5 * 0.02) ** 0.5})
@@ -183,6 +201,18 @@ def test_the_logs_accuracies(data_dir, tmp_path, monkeypatch):
                 "--batch-size", "8", "--device", "cpu"])
     row = pandas.read_csv(tmp_path / "log.csv").iloc[0]
     assert (row["accuracy_real"], row["accuracy_fake"]) == (6 / 8, 7 / 8)
+
+
+def test_the_discriminator_sees_real_and_generated_images_shifted(data_dir, tmp_path, monkeypatch):
+    def watched(discriminator, optimizer, loss_of, real, fake, r1):
+        for images in (real, fake):  # one in 17 images has no shift to the right
+            assert (images[:, :, :, 0] == 0).all((1, 2)).any() and (images[:, :, 32, 32] > 0).any()
+        assert fake.requires_grad
+        return step(discriminator, optimizer, loss_of, real, fake, r1)
+    step = train.discriminator_step
+    monkeypatch.setattr(train, "discriminator_step", watched)
+    train.main(["--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--width", "2", "--epochs", "1",
+                "--batch-size", "16", "--device", "cpu", "--shifted", "1"])
 
 
 @both
