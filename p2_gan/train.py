@@ -28,14 +28,16 @@ from common.training import EMA, Replayed, at_least, autocast, pick_device
 from p2_gan.model import LATENT, MODELS
 
 # Each model's defaults; lr* are Adam's learning rates, r1* weigh the R1 penalty for images on [0, 1].
-# The ends of "residual": a fifth of the rate and a tenth of the penalty after 22 epochs, the same slope on to 40.
+# The ends of "residual": a fifth of the discriminator's rate and a tenth of the penalty after 22 epochs, the same slope
+# on to 40.
 SETTINGS = {
-    "residual": {"epochs": 40, "batch_size": 32, "width": 16, "betas": [0.0, 0.99], "lr": 5e-4, "lr_end": 5e-4,
+    "residual": {"epochs": 40, "batch_size": 32, "width": 16, "betas": [0.0, 0.99], "lr": 5e-4,
                  "lr_discriminator": 5e-4, "lr_discriminator_end": 2.68e-5, "r1": 0.5, "r1_end": 0.0076},
-    "dcgan": {"epochs": 25, "batch_size": 128, "width": 64, "betas": [0.5, 0.999], "lr": 2e-4, "lr_end": 2e-4,
+    "dcgan": {"epochs": 25, "batch_size": 128, "width": 64, "betas": [0.5, 0.999], "lr": 2e-4,
               "lr_discriminator": 2e-4, "lr_discriminator_end": 2e-4, "r1": 0.0, "r1_end": 0.0},
 }
 PENALTY_INTERVAL = 8  # steps; the penalty then has eight times its weight (Karras et al. 2020, StyleGAN2)
+FURTHEST_SHIFT = 8  # pixels, an eighth of the side as in DiffAugment
 EMA_DECAY = 0.9995
 STATISTICS = 64  # batches of 256 latents from which the batch statistics are computed at the end
 
@@ -47,15 +49,16 @@ def parse_args(argv):
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--epochs", type=at_least(1))
     parser.add_argument("--batch-size", type=at_least(2))
-    parser.add_argument("--lr", type=at_least(0, float), help="of the generator, in the first epoch")
-    parser.add_argument("--lr-end", type=at_least(0, float), help="approached in the last epoch")
-    parser.add_argument("--lr-discriminator", type=at_least(0, float), help="in the first epoch")
-    parser.add_argument("--lr-discriminator-end", type=at_least(0, float), help="approached in the last epoch")
-    parser.add_argument("--warm-up", type=at_least(1), default=1, help="steps in which both learning rates rise from 0")
+    parser.add_argument("--lr", type=at_least(0, float), help="of the generator, before it falls")
+    parser.add_argument("--lr-end", type=at_least(1e-9, float), help="approached in the last epoch; default: --lr")
+    parser.add_argument("--lr-discriminator", type=at_least(0, float), help="before it falls")
+    parser.add_argument("--lr-discriminator-end", type=at_least(1e-9, float), help="approached in the last epoch")
+    parser.add_argument("--warm-up", type=at_least(0), default=0, metavar="STEPS",
+                        help="in which both learning rates rise from 0")
     parser.add_argument("--r1", type=at_least(0, float), help="the penalty's weight in the first epoch; 0 for none")
     parser.add_argument("--r1-end", type=at_least(0, float), help="approached in the last epoch")
     parser.add_argument("--shifted", type=at_least(0, float), default=0.0,
-                        help="the discriminator sees this part of all images shifted, 0 to 1")
+                        help="the part, 0 to 1, of real and of generated images that the discriminator sees shifted")
     parser.add_argument("--model", choices=MODELS, default="residual")
     parser.add_argument("--width", type=at_least(1), help="the number of channels in all layers is in proportion to it")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images")
@@ -64,6 +67,9 @@ def parse_args(argv):
     parser.add_argument("--resume", action="store_true")
     parser.set_defaults(**SETTINGS[parser.parse_known_args(argv)[0].model])
     args = parser.parse_args(argv)
+    if args.shifted > 1:
+        parser.error("--shifted is a part, 0 to 1")
+    args.lr_end = args.lr_end or args.lr
     args.out_dir = args.out_dir or f"runs/p2_{args.model}_{args.seed}"
     return args
 
@@ -100,21 +106,22 @@ def gradient_penalty(scores, images):
     return gradient.square().sum((1, 2, 3)).mean()
 
 
-def shift(x, part, furthest=8):
-    """Shift this part of the images [N, C, H, H], drawn at random, by up to `furthest` pixels, with zeros behind them.
+def shift(x, fraction):
+    """Shift each of the images [N, C, H, H] on [0, 1], with this probability, by up to FURTHEST_SHIFT pixels.
 
-    The translation of DiffAugment, against a discriminator that knows its training images by heart. The generator
-    learns through it (Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS).
+    Rows and columns by a whole number each, with black behind. It keeps the discriminator from learning its images by
+    heart; the generator's gradient passes through it. The translation of DiffAugment (Zhao et al. 2020, "Differentiable
+    Augmentation for Data-Efficient GAN Training", NeurIPS), which shifts every image.
     """
-    if not part:
+    if not fraction:
         return x
     n, _, size, _ = x.shape
-    moved = torch.rand((n, 1), device=x.device) < part
-    rows, columns = (torch.arange(size, device=x.device) + furthest + moved * torch.randint(
-        -furthest, furthest + 1, (n, 1), device=x.device) for _ in range(2))
-    padded = F.pad(x, 4 * [furthest]).permute(0, 2, 3, 1)
-    first = torch.arange(n, device=x.device)[:, None, None]
-    return padded[first, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+    moved = torch.rand((n, 1), device=x.device) < fraction
+    middle = FURTHEST_SHIFT + torch.arange(size, device=x.device)
+    rows, columns = (middle + moved * torch.randint(-FURTHEST_SHIFT, FURTHEST_SHIFT + 1, (n, 1), device=x.device)
+                     for _ in range(2))
+    padded = F.pad(x, 4 * [FURTHEST_SHIFT])
+    return padded.take_along_dim(rows[:, None, :, None], 2).take_along_dim(columns[:, None, None], 3)
 
 
 def score(discriminator, x):
@@ -207,11 +214,11 @@ def main(argv=None):
     fixed = draw_latents(32, LATENT).float().to(args.device)
     for epoch in run.epochs_left():
         order = torch.randperm(len(images), device=args.device)
-        # penalty and rate fall: the discriminator sees finer detail as the faces get better, and the generator keeps up
+        # all fall: the discriminator sees finer detail as the faces get better, and the generator keeps up
         done = epoch / args.epochs
         r1.fill_(exponential(args.r1, args.r1_end, done))
         for i in range(steps):
-            warm = min(1, (epoch * steps + i + 1) / args.warm_up)
+            warm = min(1, (epoch * steps + i + 1) / max(1, args.warm_up))
             g_rate.fill_(warm * exponential(args.lr, args.lr_end, done))
             d_rate.fill_(warm * exponential(args.lr_discriminator, args.lr_discriminator_end, done))
             chosen.copy_(order[i * batch:(i + 1) * batch])

@@ -61,7 +61,14 @@ def draw_gan_curves(data_dir, path):
     log = pandas.read_csv(RESULTS / "p2_gan_log.csv")
     losses = {"d_loss": "discriminator", "g_loss": "generator"}
     accuracies = {"accuracy_real": "real faces", "accuracy_fake": "generated\nfaces"}
-    save_figure(plots.draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies}), path)
+    figure = plots.draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies})
+    figure.axes[0].set_yscale("log")  # else the peaks of the first epochs hide all others
+    figure.axes[0].set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+    for axis in figure.axes:
+        axis.set_xscale("log")
+        axis.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
+        axis.minorticks_off()
+    save_figure(figure, path)
 
 
 def draw_sweep(data_dir, path):
@@ -195,12 +202,13 @@ def draw_truncation(data_dir, path):
     """Distance, precision and recall by what the latents are multiplied with, and four faces under each value."""
     table, generator = pandas.read_csv(RESULTS / "p2_truncation.csv"), load_generator()
     faces = torch.stack([generator(t * draw_latents(4, LATENT).float()) for t in table["row"]], 1)  # [4, columns, ...]
-    figure, (axis, below) = plt.subplots(2, 1, figsize=(4.4, 4.0), height_ratios=(1, 1.6), layout="constrained")
+    figure, (axis, below) = plt.subplots(2, 1, figsize=(4.4, 5.6), height_ratios=(1, 2.6), layout="constrained")
     lines = axis.plot(table["row"], table["fd_efflite"], "o-", color="black")
     shares = axis.twinx()
     lines += shares.plot(table["row"], table["precision"], "s--", color=plots.TWO_COLOURS[0])
     lines += shares.plot(table["row"], table["recall"], "^--", color=plots.TWO_COLOURS[1])
-    axis.set(xlabel="latents times", ylabel="FD-EffLite", ylim=(0, None), xticks=table["row"], xlim=(0.5, 1.5))
+    axis.set(xlabel="factor on the latents", ylabel="FD-EffLite", ylim=(0, 1.1 * table["fd_efflite"].max()),
+             xticks=table["row"], xlim=(0.5, 1.5))
     shares.set(ylabel="precision, recall", ylim=(0, 1))
     figure.legend(lines, ["FD-EffLite", "precision", "recall"], loc="outside upper center", ncols=3)
     pixels = grid(faces.flatten(0, 1), columns=len(table))

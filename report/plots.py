@@ -45,11 +45,11 @@ def draw_curves(log, panels):
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.3), layout="constrained")
     for axis, (label, columns) in zip(axes, panels.items()):
         for colour, (column, name) in zip(TWO_COLOURS, columns.items()):
-            axis.plot(log["step"], log[column], marker="." if len(log) < 50 else "", color=colour)
-            axis.annotate(name, (log["step"].iloc[-1], log[column].iloc[-1]), (5, 0), textcoords="offset points",
+            axis.plot(log["epoch"], log[column], marker="." if len(log) < 50 else "", color=colour)
+            axis.annotate(name, (log["epoch"].iloc[-1], log[column].iloc[-1]), (5, 0), textcoords="offset points",
                           va="center", color=colour)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set(xlabel="training step", ylabel=label)
+        axis.set(xlabel="epoch", ylabel=label)
         axis.locator_params(axis="x", nbins=5)
         axis.grid()
     return figure

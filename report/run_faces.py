@@ -13,7 +13,8 @@ Of a VAE also fd_normal, of 5,000 faces decoded from N(0, I) without the flow; o
 the posterior's mean fd_reconstructed (2,621 faces, which adds some points) and test_mse, the mean squared error per
 value, images on [0, 1]; kl, in nats per image, of the log's last epoch; flow_seconds, of the second stage, which
 train_seconds leaves out. The VAEs of the sweep over lambda are shorter and narrower than the shipped one; `plain` has
-its length and width, but a larger lambda and no flow; `repeated` is the same command, run again.
+its length and width, but a larger lambda and no flow; `repeated` is the same command, run again. The GANs `width_16`
+and `width_32` are earlier ones; `width_16` is the command without options.
 """
 import json
 import shlex
@@ -39,8 +40,10 @@ COUNT = 5000  # faces of either kind
 SHORT = ["--epochs", "3", "--flow-epochs", "5", "--width", "16"]
 VAES = {f"lambda_{weight}": ["--kl-weight", weight, *SHORT] for weight in ("3e-7", "1e-6", "3e-6", "1e-5")}
 VAES |= {"plain": ["--kl-weight", "1e-5", "--flow-epochs", "0"], "shipped": [], "repeated": []}
-GANS = {"dcgan": ["--model", "dcgan"], "width_16": [],
-        "shipped": ["--width", "32", "--batch-size", "128", "--epochs", "129"]}
+WIDE = ["--width", "32", "--batch-size", "128"]
+GANS = {"dcgan": ["--model", "dcgan"], "width_16": [], "width_32": [*WIDE, "--epochs", "129"],
+        "shipped": [*WIDE, "--epochs", "94", "--warm-up", "1000", "--lr-end", "2e-4", "--r1-end", "0.05",
+                    "--shifted", "0.2"]}
 PROBLEMS = {"p1": (p1, p1_inference, VAES), "p2": (p2, p2_inference, GANS)}
 # of the shipped models: row -> the options of inference.py
 WAYS = {"p1_sampling": {"N(0, I)": ["--without-flow"], "Gaussian": ["--guidance", "0"], "flow": ["--guidance", "1"],
@@ -86,8 +89,8 @@ COLUMNS = {"p1": vae_columns, "p2": gan_columns}
 
 
 def shown_epochs(epochs):
-    """The last, the one at half of it, and so on down to the first."""
-    return [epochs >> i for i in reversed(range(epochs.bit_length()))]
+    """1, 2, 4 and so on, and the last."""
+    return [2 ** i for i in range((epochs - 1).bit_length())] + [epochs]
 
 
 def write_progress(out_dir, epochs):

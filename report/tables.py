@@ -6,6 +6,7 @@ import pandas
 from common.data import SCENARIOS
 from common.files import write_output
 from common.weights import load_weights
+from p2_gan.model import MODELS
 from report.run_digits import TABLES, read_table, shown, table_rows
 from report.run_faces import GANS as GAN_ROWS
 from report.run_faces import VAES as VAE_ROWS
@@ -18,16 +19,18 @@ PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
 VAES = {"real faces": "other real faces", "plain": "plain VAE", "shipped": "shipped model",
         "repeated": "shipped, again"}  # the other rows differ by their columns alone
-GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "width_16": "half as wide", "shipped": "shipped model"}
+GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "width_16": "small GAN", "width_32": "earlier GAN",
+        "shipped": "shipped GAN"}
 FACES = {("p1", "real faces"): "other real faces", ("p1", "plain"): "VAE, plain", ("p1", "shipped"): "VAE, shipped",
-         ("p2", "dcgan"): "DCGAN", ("p2", "width_16"): "GAN, half as wide", ("p2", "shipped"): "GAN, shipped"}
+         **{("p2", row): GANS[row] for row in ("dcgan", "width_16", "width_32", "shipped")}}
 # name of a command -> the table and the two rows whose difference it holds
 GAINS = {"dannGain": ("p3", "dann", "source"), "udaGain": ("p4", "uda", "source"), "udaGap": ("p4", "uda", "target")}
 ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance", "alone": "no_alone",
                   "allParts": "fixmatch"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
-            "gan": ("p2_gan/weights/gan.pth", ("epochs", "batch_size", "lr", "lr_discriminator_end", "r1", "r1_end")),
+            "gan": ("p2_gan/weights/gan.pth", ("epochs", "batch_size", "warm_up", "lr", "lr_end",
+                                               "lr_discriminator_end", "r1", "r1_end", "shifted")),
             "dann": ("p3_dann/weights/usps_mnistm.pth", ("epochs", "steps", "batch_size", "lr", "reversal")),
             "uda": ("p4_uda/weights/usps_mnistm.pth", ("epochs", "steps", "batch_size", "lr", "threshold"))}
 
@@ -47,7 +50,7 @@ def read_faces(table):
 def power(value):
     """A number for LaTeX: 3e-05 as a power of ten, what is no smaller than 0.01 as it is."""
     if value >= 0.01:
-        return f"{value:g}"
+        return f"{value:,g}"
     digits, exponent = f"{value:.2e}".split("e")
     factor = "" if float(digits) == 1 else rf"{float(digits):g} \cdot "
     return f"${factor}10^{{{int(exponent)}}}$"
@@ -95,14 +98,15 @@ def vae_rows():
 def gan_rows():
     for run in read("p2.csv").itertuples():
         yield (GANS.get(run.row, run.row), rounded(run.steps), rounded(100 * run.accuracy_real),
-               rounded(100 * run.accuracy_fake), rounded(run.fd_efflite), minutes(run.train_seconds))
+               rounded(100 * run.accuracy_fake), rounded(run.fd_efflite, 1), minutes(run.train_seconds))
 
 
 def face_rows():
     tables = {table: read_faces(table) for table in ("p1", "p2")}
     for (table, row), title in FACES.items():
         run = tables[table].loc[row]
-        yield (title, rounded(run.fd_efflite), rounded(run.fd_test), rounded(run.precision, 2), rounded(run.recall, 2))
+        yield (title, rounded(run.fd_efflite, 1), rounded(run.fd_test, 1), rounded(run.precision, 2),
+               rounded(run.recall, 3))
 
 
 def sampling_rows():
@@ -149,7 +153,7 @@ def setting_commands():
             yield model + "".join(map(str.capitalize, words)), power(config[name])
         sizes = {name: v.numel() for name, v in state.items() if name.endswith(("weight", "bias"))}
         flow = sum(size for name, size in sizes.items() if name.startswith("flow."))
-        if model in ("vae", "dann"):
+        if model in ("vae", "gan", "dann"):
             yield f"{model}Weights", f"{(sum(sizes.values()) - flow) / 1e6:.2g}"
         if flow:
             yield f"{model}FlowWeights", f"{flow / 1e6:.2g}"
@@ -161,8 +165,9 @@ def face_commands():
     samples = read("p1_sampling.csv")["fd_efflite"]  # in the order of its rows
     sweep = vaes[vaes.index.str.startswith("lambda_")]
     vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
-    # percent, real and generated faces, after the collapses and before the discriminator pulls ahead
-    accuracies = 100 * gan_log.query("17 <= epoch <= 40")[["accuracy_real", "accuracy_fake"]].stack()
+    discriminator = MODELS["residual"][1](load_weights(ROOT / SETTINGS["gan"][0])[1]["width"])
+    # percent, real and generated faces, after the collapses
+    accuracies = 100 * gan_log.query("epoch >= 13")[["accuracy_real", "accuracy_fake"]].stack()
     return {
         "vaeTable": tabular(["", "epochs", "width", r"$\lambda_{KL}$", "test MSE", "KL, nats", "dim. used",
                              "reconstr.", "$N(0, I)$", "flow", "minutes"], vae_rows()),
@@ -171,7 +176,7 @@ def face_commands():
         "facesTable": tabular(["", "FD-EffLite", "to test faces", "precision", "recall"], face_rows()),
         "samplingTable": tabular(["codes from", "FD-EffLite", "precision", "recall"], sampling_rows()),
         **{f"sampling{name}": rounded(value) for name, value in zip(("Normal", "Gaussian", "Flow"), samples)},
-        "truncationDistance": rounded(read("p2_truncation.csv")["fd_efflite"].min()),
+        "truncationDistance": rounded(read("p2_truncation.csv")["fd_efflite"].min(), 1),
         "facesDistance": rounded(vaes["fd_efflite"]["real faces"]),
         "vaeMse": rounded(vaes["test_mse"]["shipped"], 4),
         "vaeKlLowest": rounded(vae_log["kl"].min()), "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
@@ -184,12 +189,14 @@ def face_commands():
         "ganMinutes": minutes(gans["train_seconds"]["shipped"]),
         "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]), "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
         "vaeReconstructed": rounded(vaes["fd_reconstructed"]["shipped"]),
-        "ganDistance": rounded(gans["fd_efflite"]["shipped"]),
-        "ganNarrowDistance": rounded(gans["fd_efflite"]["width_16"]),
-        "dcganDistance": rounded(gans["fd_efflite"]["dcgan"]),
+        "ganDistance": rounded(gans["fd_efflite"]["shipped"], 1),
+        "ganNarrowDistance": rounded(gans["fd_efflite"]["width_16"], 1),
+        "ganEarlierDistance": rounded(gans["fd_efflite"]["width_32"], 1),
+        "dcganDistance": rounded(gans["fd_efflite"]["dcgan"], 1),
         "ganCopies": rounded(100 * gans["nearer_to_training"]["shipped"]),
         "realCopies": rounded(100 * gans["nearer_to_training"]["real faces"]),
-        "ganAccuracyMiddle": "{:.0f} to {:.0f}".format(*accuracies.agg(["min", "max"]))}
+        "ganDiscriminatorWeights": f"{sum(p.numel() for p in discriminator.parameters()) / 1e6:.2g}",
+        "ganAccuracies": "{:.0f} to {:.0f}".format(*accuracies.agg(["min", "max"]))}
 
 
 def digit_commands():

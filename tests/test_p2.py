@@ -203,16 +203,34 @@ def test_the_logs_accuracies(data_dir, tmp_path, monkeypatch):
     assert (row["accuracy_real"], row["accuracy_fake"]) == (6 / 8, 7 / 8)
 
 
-def test_the_discriminator_sees_real_and_generated_images_shifted(data_dir, tmp_path, monkeypatch):
-    def watched(discriminator, optimizer, loss_of, real, fake, r1):
-        for images in (real, fake):  # one in 17 images has no shift to the right
+def test_both_steps_see_images_shifted(data_dir, tmp_path, monkeypatch):
+    """This part of the real and of the generated ones; both steps have the same images."""
+    fractions, seen = [], []
+    shift, discriminator_step, generator_step = train.shift, train.discriminator_step, train.generator_step
+
+    def watched_discriminator(discriminator, optimizer, loss_of, real, fake, r1):
+        for images in (real, fake):  # 8 of 17 shifts are to the right
             assert (images[:, :, :, 0] == 0).all((1, 2)).any() and (images[:, :, 32, 32] > 0).any()
-        assert fake.requires_grad
-        return step(discriminator, optimizer, loss_of, real, fake, r1)
-    step = train.discriminator_step
-    monkeypatch.setattr(train, "discriminator_step", watched)
+        seen.append(fake)
+        return discriminator_step(discriminator, optimizer, loss_of, real, fake, r1)
+
+    def watched_generator(discriminator, optimizer, loss_of, real_score, fake):
+        assert fake is seen[-1] and fake.requires_grad
+        return generator_step(discriminator, optimizer, loss_of, real_score, fake)
+    monkeypatch.setattr(train, "shift", lambda x, fraction: fractions.append(fraction) or shift(x, fraction))
+    monkeypatch.setattr(train, "discriminator_step", watched_discriminator)
+    monkeypatch.setattr(train, "generator_step", watched_generator)
     train.main(["--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--width", "2", "--epochs", "1",
-                "--batch-size", "16", "--device", "cpu", "--shifted", "1"])
+                "--batch-size", "16", "--device", "cpu", "--shifted", "0.9"])
+    assert fractions == [0.9] * 4
+
+
+def test_rates_and_shifts_unless_asked_for(capsys):
+    args = train.parse_args(["--data-dir", "x", "--lr", "1e-4"])
+    assert (args.lr_end, args.warm_up, args.shifted) == (1e-4, 0, 0)
+    with pytest.raises(SystemExit):
+        train.parse_args(["--data-dir", "x", "--shifted", "20"])
+    assert "--shifted is a part, 0 to 1" in capsys.readouterr().err
 
 
 @both

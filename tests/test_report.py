@@ -144,6 +144,8 @@ def test_the_committed_rows_are_of_the_commands_of_today():
         committed = pandas.read_csv(runs.RESULTS / f"{table}.csv", dtype=str)[["row", "command"]].dropna()
         for row, command in committed.values:
             assert command.endswith(shlex.join(["DIR" if table in run_faces.WAYS else "hw3_data", *rows[row]]))
+    for text in ((ROOT / "README.md").read_text(), run_faces.p2.__doc__):  # what is shipped
+        assert shlex.join(run_faces.GANS["shipped"]) in " ".join(text.replace("\\\n", " ").split())
 
 
 @pytest.mark.parametrize("script, arguments, message", [

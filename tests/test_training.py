@@ -23,7 +23,8 @@ from p3_dann import train as p3
 from p4_uda import train as p4
 
 PAIR = ["--source", "usps", "--target", "mnistm", "--steps", "3"]
-TRAININGS = {"p1": (p1, ["--latent-dim", "8", "--flow-epochs", "2"]), "p2": (p2, []),
+TRAININGS = {"p1": (p1, ["--latent-dim", "8", "--flow-epochs", "2"]),
+             "p2": (p2, ["--warm-up", "8", "--lr-end", "1e-4", "--shifted", "0.5"]),
              "p2 dcgan": (p2, ["--model", "dcgan"]), "p3": (p3, [*PAIR, "--mode", "dann"]),
              "p4": (p4, [*PAIR, "--threshold", "0.1"])}  # so low that a net of two steps keeps some pseudo-labels
 every_training = pytest.mark.parametrize("train, options", TRAININGS.values(), ids=TRAININGS)
