@@ -155,6 +155,9 @@ def setting_commands():
         flow = sum(size for name, size in sizes.items() if name.startswith("flow."))
         if model in ("vae", "gan", "dann"):
             yield f"{model}Weights", f"{(sum(sizes.values()) - flow) / 1e6:.2g}"
+        if model == "gan":  # the file holds the generator alone
+            discriminator = MODELS[config["model"]][1](config["width"])
+            yield "ganDiscriminatorWeights", f"{sum(p.numel() for p in discriminator.parameters()) / 1e6:.2g}"
         if flow:
             yield f"{model}FlowWeights", f"{flow / 1e6:.2g}"
 
@@ -165,7 +168,6 @@ def face_commands():
     samples = read("p1_sampling.csv")["fd_efflite"]  # in the order of its rows
     sweep = vaes[vaes.index.str.startswith("lambda_")]
     vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
-    discriminator = MODELS["residual"][1](load_weights(ROOT / SETTINGS["gan"][0])[1]["width"])
     # percent, real and generated faces, after the collapses
     accuracies = 100 * gan_log.query("epoch >= 13")[["accuracy_real", "accuracy_fake"]].stack()
     return {
@@ -176,7 +178,7 @@ def face_commands():
         "facesTable": tabular(["", "FD-EffLite", "to test faces", "precision", "recall"], face_rows()),
         "samplingTable": tabular(["codes from", "FD-EffLite", "precision", "recall"], sampling_rows()),
         **{f"sampling{name}": rounded(value) for name, value in zip(("Normal", "Gaussian", "Flow"), samples)},
-        "truncationDistance": rounded(read("p2_truncation.csv")["fd_efflite"].min(), 1),
+        "truncationDistance": rounded(read("p2_truncation.csv").set_index("row")["fd_efflite"][1.2], 1),
         "facesDistance": rounded(vaes["fd_efflite"]["real faces"]),
         "vaeMse": rounded(vaes["test_mse"]["shipped"], 4),
         "vaeKlLowest": rounded(vae_log["kl"].min()), "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
@@ -195,7 +197,6 @@ def face_commands():
         "dcganDistance": rounded(gans["fd_efflite"]["dcgan"], 1),
         "ganCopies": rounded(100 * gans["nearer_to_training"]["shipped"]),
         "realCopies": rounded(100 * gans["nearer_to_training"]["real faces"]),
-        "ganDiscriminatorWeights": f"{sum(p.numel() for p in discriminator.parameters()) / 1e6:.2g}",
         "ganAccuracies": "{:.0f} to {:.0f}".format(*accuracies.agg(["min", "max"]))}
 
 

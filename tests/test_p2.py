@@ -56,14 +56,14 @@ def test_shift():
     images = 0.1 + torch.rand(400, 3, 20, 20, requires_grad=True)
     places = {(y, x): torch.nn.functional.pad(images, (8 + x, 8 - x, 8 + y, 8 - y))[:, :, 8:-8, 8:-8]
               for y in range(-8, 9) for x in range(-8, 9)}
-    for part in (1, 0.2):
-        shifted = train.shift(images, part)
+    for fraction in (1, 0.2):
+        shifted = train.shift(images, fraction)
         equal = torch.stack([(shifted == place).flatten(1).all(1) for place in places.values()], 1)
         assert (equal.sum(1) == 1).all()
         drawn = np.array(list(places))[equal.int().argmax(1)]
-        assert abs((drawn != 0).any(1).mean() - part) < 0.06
+        assert abs((drawn != 0).any(1).mean() - fraction) < 0.06
         assert (drawn.min(0) == -8).all() and (drawn.max(0) == 8).all() and (abs(drawn.mean(0)) < 1.1).all()
-        assert (drawn[:, 0] != drawn[:, 1]).mean() > 0.7 * part
+        assert (drawn[:, 0] != drawn[:, 1]).mean() > 0.7 * fraction
     shifted.sum().backward()  # the generator learns through it
     assert train.shift(images, 0.0) is images
 
