@@ -35,7 +35,8 @@ def smooth_noise(n, size, cells, device):
 def jitter_lighting(x, jittered):
     """Floats [N, 3, H, H] -> [N, 3, H, H] around 0: polarity and, in a fraction `jittered` of them, light and noise.
 
-    Polarity: half of the images are inverted, since a digit may be dark on bright or bright on dark.
+    Polarity: half of the images are inverted, since a digit may be dark on bright or bright on dark. In half of them
+    each channel is inverted or not on its own, since a digit of MNIST-M may differ from its background in hue alone.
     Light: contrast and brightness that vary smoothly over the image and differ between channels: uneven light, tinted
     strokes and textured backgrounds. DigitNet removes overall brightness and contrast, so contrast only changes how
     strong a digit is beside background and noise.
@@ -43,7 +44,8 @@ def jitter_lighting(x, jittered):
     n, _, size, _ = x.shape
     device = x.device
     x = x - x.mean((1, 2, 3), keepdim=True)
-    polarity = torch.randint(0, 2, (n, 1, 1, 1), device=device) * 2 - 1
+    polarity = torch.randint(0, 2, (n, 3, 1, 1), device=device) * 2 - 1
+    polarity = torch.where(torch.rand((n, 1, 1, 1), device=device) < 0.5, polarity, polarity[:, :1])
     on = (torch.rand((n, 1, 1, 1), device=device) < jittered).float()
     amount = on * torch.rand((n, 1, 1, 1), device=device)
     contrast = polarity * (1 + on * uniform(-0.6, 0.6, (n, 1, 1, 1), device))
@@ -104,6 +106,13 @@ def strong_digits(images):
     x = random_affine(images.float() / 255, degrees=15, scale=1.2, shear=0.15, translate=0.08)
     x = sharpness(solarize(neighbours(x), 0.15))
     return cutout(jitter_lighting(x, 0.5))
+
+
+def half_strong_digits(images):
+    """uint8 [N, 3, H, H] -> float [N, 3, H, H]: every other image weak, the rest strong, as AdaMatch's source."""
+    views = weak_digits(images)
+    views[::2] = strong_digits(images[::2])
+    return views
 
 
 def flip_half(images):

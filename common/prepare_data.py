@@ -8,9 +8,13 @@
 What can be built is built, and a line tells what is missing. The same command continues: downloaded files and finished
 splits are kept. To build a split again, remove its folder and its CSV first.
     digits/usps    USPS, 16x16, enlarged to 28x28, grey
-    digits/mnistm  |photo patch - MNIST digit|, 200 training photographs of BSDS500, seed 0 (Ganin et al. 2016, 5.2.4)
+    digits/mnistm  |photo patch - 255 where the MNIST digit is|, 200 training photographs of BSDS500, seed 0
     digits/svhn    SVHN's cropped digits, 32x32, reduced to 28x28
     face           CelebA, aligned, the first 40,000 training and 2,621 test faces: the middle 148x148, reduced to 64x64
+
+Ganin et al. 2016, section 5.2.4, do not say that MNIST-M's digits are binarised. The course's are: eleven public models
+score on the images built here what they print for the course's, ten within 0.8 points and one within 1.2; with grey
+digits they were off by 0.5 to 9.3.
 """
 import argparse
 import gzip
@@ -118,13 +122,16 @@ def fetch(sources, name, urls, md5, page):
     raise SystemExit(f"cannot download {name} ({problem}): get it from {page} and put it into {sources}")
 
 
-def blend(digits, photos, rng):
-    """MNIST-M's |photo patch - digit|: uint8 digits [N, 28, 28], photos [H, W, 3] each -> uint8 [N, 28, 28, 3]."""
+def blend(digits, photos, rng, threshold=0):
+    """MNIST-M's |photo patch - 255 * (digit > threshold)|: digits [N, 28, 28], photos [H, W, 3] -> [N, 28, 28, 3].
+
+    All uint8. The digit's pixels become those of the patch's negative.
+    """
     out = np.empty((*digits.shape, 3), np.uint8)
     for i, digit in enumerate(digits):
         photo = photos[rng.randint(len(photos))]
         row, column = rng.randint(photo.shape[0] - 28), rng.randint(photo.shape[1] - 28)
-        out[i] = np.abs(photo[row:row + 28, column:column + 28].astype(int) - digit[:, :, None])
+        out[i] = np.abs(photo[row:row + 28, column:column + 28].astype(int) - 255 * (digit[:, :, None] > threshold))
     return out
 
 

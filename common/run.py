@@ -1,6 +1,7 @@
 """The folder of a training run: what is in it, and when a run may start there."""
 import json
 import time
+import zlib
 from pathlib import Path
 
 import pandas
@@ -10,10 +11,19 @@ from common.files import Progress, replace_file
 from common.weights import save_weights
 
 
+def checksum(*tensors):
+    """The CRC-32 of the tensors' numbers, which tells data of the same size apart."""
+    crc = 0
+    for tensor in tensors:
+        crc = zlib.crc32(tensor.cpu().contiguous().numpy(), crc)
+    return crc
+
+
 def run_config(args, **data):
-    """What makes a run: its options, and numbers of images {name: count}, which tell a data set from another."""
+    """What makes a run: its options, and of the tensors {name: [N, ...]} that it reads their lengths and a checksum."""
     places = ("data_dir", "device", "out_dir", "resume")
-    return {name: value for name, value in vars(args).items() if name not in places} | data
+    options = {name: value for name, value in vars(args).items() if name not in places}
+    return options | {name: len(tensor) for name, tensor in data.items()} | {"data_crc32": checksum(*data.values())}
 
 
 def already_trained(out_dir, config, resume):
@@ -23,7 +33,7 @@ def already_trained(out_dir, config, resume):
     """
     folder = Path(out_dir)
     model, checkpoint, file = folder / "model.pth", folder / "checkpoint.pt", folder / "config.json"
-    if model.exists() or checkpoint.exists():
+    if model.exists() or checkpoint.exists() or file.exists():  # from a run's first file on
         held = json.loads(file.read_text()) if file.exists() else {}
         for key in held | config:
             if held.get(key) != config.get(key):

@@ -177,7 +177,7 @@ def main(argv=None):
     images = load_faces(args.data_dir, "train", args.limit).to(args.device)
     if len(images) < args.batch_size:
         raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
-    config = run_config(args, images=len(images))
+    config = run_config(args, images=images)
     if already_trained(args.out_dir, config, args.resume):
         return
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.augment import augment_digits
+from common.augment import augment_digits, half_strong_digits
 from common.data import SCENARIOS, class_balanced_weights, load_labelled, load_unlabelled
 from common.digit_net import DigitNet
 from common.run import Run, already_trained, interruptible, run_config
@@ -27,6 +27,8 @@ WEIGHT_DECAY = 1e-4
 CLIP = 1.0  # the largest norm of the gradient
 WARM_UP = 100  # steps in which the learning rate rises
 EMA_DECAY = 0.99
+# how the network sees uint8 images [N, 3, 28, 28]
+AUGMENTATIONS = {"none": lambda images: images.float() / 255, "usual": augment_digits, "strong": half_strong_digits}
 
 
 def parse_args(argv):
@@ -44,6 +46,8 @@ def parse_args(argv):
     parser.add_argument("--lr", type=at_least(0, float), default=3e-3)
     parser.add_argument("--reversal", type=at_least(0, float), default=0.3,
                         help="the final weight of the reversed gradient, lambda")
+    parser.add_argument("--augmentation", default="usual", choices=AUGMENTATIONS,
+                        help="strong: every other image weakly, the rest strongly, as problem 4's source")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images of each domain")
     parser.add_argument("--device", type=pick_device, default="auto")
@@ -59,23 +63,23 @@ def reversal_strength(step, steps, final):
     return final * (2 / (1 + math.exp(-10 * step / steps)) - 1)
 
 
-def supervised_loss(net, x, y):
+def supervised_loss(net, augment, x, y):
     """Cross-entropy of uint8 images [N, 3, 28, 28] with their labels [N]: the loss, and what the log shows."""
-    views = augment_digits(x)
+    views = augment(x)
     with autocast(x.device):
         logits = net(views)
     loss = F.cross_entropy(logits.float(), y)
     return loss, {"class_loss": loss, "class_accuracy": (logits.argmax(1) == y).float().mean()}
 
 
-def dann_loss(net, discriminator, x, y, target, strength):
+def dann_loss(net, discriminator, augment, x, y, target, strength):
     """Ganin et al. 2016, eq. 18: the source's class loss plus the domain loss behind the gradient reversal.
 
     uint8 images [N, 3, 28, 28] of the source with labels [N], uint8 images [M, 3, 28, 28] of the target. Returns the
     loss, and what the log shows: target_shares are the mean predictions [classes] for the target.
     """
     count = len(x)
-    views = augment_digits(torch.cat([x, target]))
+    views = augment(torch.cat([x, target]))
     with autocast(x.device):
         features = net.features(views)  # one batch: the domains share its statistics
         logits = net.classifier(features)
@@ -100,10 +104,11 @@ def main(argv=None):
     target_images = torch.empty(0)
     if args.mode == "dann":
         target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(args.device)
-    config = run_config(args, images=len(images), target_images=len(target_images))
+    config = run_config(args, images=images, labels=labels, target_images=target_images)
     if already_trained(args.out_dir, config, args.resume):
         return
 
+    augment = AUGMENTATIONS[args.augmentation]
     net = DigitNet(args.width).to(args.device, memory_format=torch.channels_last)
     discriminator = DomainDiscriminator(net.classifier.in_features).to(args.device)
     parameters = [*net.parameters(), *(discriminator.parameters() if args.mode == "dann" else ())]
@@ -122,9 +127,9 @@ def main(argv=None):
             if args.mode == "dann":
                 target = target_images[torch.randint(len(target_images), (args.batch_size,), device=args.device)]
                 strength = reversal_strength(step, steps, args.reversal)
-                loss, metrics = dann_loss(net, discriminator, x, y, target, strength)
+                loss, metrics = dann_loss(net, discriminator, augment, x, y, target, strength)
             else:
-                loss, metrics = supervised_loss(net, x, y)
+                loss, metrics = supervised_loss(net, augment, x, y)
             descend(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
             run.end_step(metrics, args.batch_size * (1 + (args.mode == "dann")))

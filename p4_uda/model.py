@@ -9,7 +9,7 @@ gain.
 import torch
 from torch import nn
 
-SWITCHES = ("align", "relative", "balance", "alone")  # the parts that an ablation can leave out
+SWITCHES = ("align", "relative", "balance")  # the parts that an ablation can leave out
 
 
 def align(p, source_mean, target_mean, eps=1e-6):

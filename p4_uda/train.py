@@ -1,7 +1,5 @@
 """Train one row of problem 4: AdaMatch with pseudo-labels from the EMA weights, or a bound with its augmentation.
 
-The last quarter of the epochs is on the target's images alone.
-
     python3 p4_uda/train.py --data-dir hw3_data --source usps --target mnistm --seed 0
     python3 p4_uda/train.py ... --mode source            # the lower bound with this problem's augmentation
     python3 p4_uda/train.py ... --mode target            # and the upper one
@@ -32,7 +30,6 @@ WEIGHT_DECAY = 1e-4
 CLIP = 1.0  # the largest norm of the gradient
 WARM_UP = 100  # steps in which the learning rate rises
 EMA_DECAY = 0.999  # of the teacher
-ALONE = 0.25  # the part of the epochs, at the end, that is on the target's images alone
 
 
 def parse_args(argv):
@@ -49,12 +46,13 @@ def parse_args(argv):
                         help="labelled images a step; AdaMatch takes twice as many of the target")
     parser.add_argument("--lr", type=at_least(0, float), default=2e-3)
     parser.add_argument("--threshold", type=at_least(0, float), default=0.9,
-                        help="the confidence that a pseudo-label needs, times the mean one on source images; "
-                             "in the last epochs as it is")
+                        help="the confidence that a pseudo-label needs, times the mean one on source images")
     parser.add_argument("--without", nargs="+", choices=SWITCHES, default=[],
                         help="for the ablation: leave these parts out")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images of each domain")
+    parser.add_argument("--hold-out", type=at_least(0), default=0,
+                        help="leave this many of the target's last training images out, to score AdaMatch on them")
     parser.add_argument("--device", type=pick_device, default="auto")
     parser.add_argument("--out-dir", help="default: runs/p4_SOURCE_TARGET_MODE_SEED")
     parser.add_argument("--resume", action="store_true")
@@ -85,16 +83,6 @@ def supervised_loss(net, x, y):
     return loss, {"class_loss": loss, "class_accuracy": (logits.argmax(1) == y).float().mean()}
 
 
-def pseudo_label_loss(logits, label, kept, teacher_probs):
-    """Cross-entropy of logits [M, classes] with pseudo-labels [M], mean over all M; what is not `kept` [M] counts as 0.
-
-    Returns the loss, and what the log shows; target_shares are the teacher's mean probabilities [classes].
-    """
-    loss = (kept * F.cross_entropy(logits, label, reduction="none")).mean()
-    return loss, {"target_loss": loss, "keep_rate": kept.mean(), "target_entropy": entropy(teacher_probs).mean(),
-                  "target_shares": teacher_probs.mean(0)}
-
-
 def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
     """The source's class loss plus `weight` times that of the target's pseudo-labels (AdaMatch, section 3).
 
@@ -108,22 +96,11 @@ def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
     logits = float_logits(net, views)  # both domains in one batch, so that they share its statistics
     class_loss = F.cross_entropy(logits[:count], y)
     label, threshold, kept = pseudo_labels(logits[:half].softmax(1), teacher_probs)
-    target_loss, metrics = pseudo_label_loss(logits[count:], label, kept, teacher_probs)
+    target_loss = (kept * F.cross_entropy(logits[count:], label, reduction="none")).mean()  # over all M, kept or not
     return class_loss + weight * target_loss, {
         "class_loss": class_loss, "class_accuracy": (logits[:count].argmax(1) == y).float().mean(),
-        "threshold": threshold, **metrics}
-
-
-def alone_loss(net, teacher, target, threshold):
-    """The loss of the last epochs: pseudo-labels for uint8 images [M, 3, 28, 28] of the target, nothing of the source.
-
-    Like the second stage of Shu et al. 2018, "A DIRT-T Approach to Unsupervised Domain Adaptation", ICLR: weights and
-    batch statistics then serve one domain. Nothing is aligned; a label needs a confidence of `threshold`.
-    """
-    teacher_probs = float_logits(teacher, weak_digits(target)).softmax(1)
-    logits = float_logits(net, strong_digits(target))
-    confidence, label = teacher_probs.max(1)
-    return pseudo_label_loss(logits, label, (confidence >= threshold).float(), teacher_probs)
+        "threshold": threshold, "target_loss": target_loss, "keep_rate": kept.mean(),
+        "target_entropy": entropy(teacher_probs).mean(), "target_shares": teacher_probs.mean(0)}
 
 
 def main(argv=None):
@@ -135,7 +112,10 @@ def main(argv=None):
     target_images = torch.empty(0)
     if args.mode == "uda":
         target_images = load_unlabelled(args.data_dir, args.target, "train", args.limit).to(args.device)
-    config = run_config(args, images=len(images), target_images=len(target_images))
+        if args.hold_out >= len(target_images):
+            raise SystemExit(f"--hold-out {args.hold_out}: there are {len(target_images)} target images")
+        target_images = target_images[:len(target_images) - args.hold_out]
+    config = run_config(args, images=images, labels=labels, target_images=target_images)
     if already_trained(args.out_dir, config, args.resume):
         return
 
@@ -150,24 +130,19 @@ def main(argv=None):
     run = Run(args.out_dir, config, args.epochs, args.steps,
               {"net": net, "optimizer": optimizer, "ema": ema, "pseudo_labels": pseudo_labels}, args.resume)
     steps = args.epochs * args.steps
-    together = args.epochs - (0 if "alone" in args.without else int(ALONE * args.epochs))  # epochs with both domains
     for epoch in run.epochs_left():
-        seen = args.batch_size * (1 if args.mode != "uda" else 3 if epoch < together else 2)  # images a step
         for step in range(epoch * args.steps, (epoch + 1) * args.steps):
             picked = torch.multinomial(weights, args.batch_size, replacement=True)
             x, y = images[picked], labels[picked]
             if args.mode == "uda":
                 target = target_images[torch.randint(len(target_images), (2 * args.batch_size,), device=args.device)]
-                if epoch < together:
-                    weight = target_weight(step, steps)
-                    loss, metrics = adamatch_loss(net, ema.model, pseudo_labels, x, y, target, weight)
-                else:
-                    loss, metrics = alone_loss(net, ema.model, target, args.threshold)
+                weight = target_weight(step, steps)
+                loss, metrics = adamatch_loss(net, ema.model, pseudo_labels, x, y, target, weight)
             else:
                 loss, metrics = supervised_loss(net, x, y)
             descend(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
-            run.end_step(metrics, seen)
+            run.end_step(metrics, args.batch_size * (3 if args.mode == "uda" else 1))
         row = run.means()
         if "target_shares" in row:  # label-free: how sure and how varied the predictions are, in nats, at most log 10
             row["target_information"] = entropy(row.pop("target_shares")) - row["target_entropy"]

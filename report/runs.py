@@ -21,13 +21,16 @@ def make_parser(description, tables):
     return parser
 
 
+def typed(trainer, options):
+    """A training's command, to type by hand."""
+    return shlex.join(["python3", f"{trainer.__name__.replace('.', '/')}.py", "--data-dir", "hw3_data", *options])
+
+
 def train(trainer, options, data_dir, out_dir):
-    """Call a trainer's main(), which goes on with a run that was stopped; returns the command to type by hand."""
-    command = ["python3", f"{trainer.__name__.replace('.', '/')}.py", "--data-dir", "hw3_data", *options]
-    print(f"$ {shlex.join(command)}", flush=True)
+    """Call a trainer's main(), which goes on with a run that was stopped."""
+    print(f"$ {typed(trainer, options)}", flush=True)
     resume = ["--resume"] if Path(out_dir, "checkpoint.pt").exists() else []
     trainer.main(["--data-dir", data_dir, "--out-dir", str(out_dir), *options, *resume])
-    return shlex.join(command)
 
 
 def read_log(out_dir):

@@ -50,19 +50,22 @@ def test_digits_have_a_draw_each_and_are_never_mirrored(transform):
     assert torch.equal(transform((255 * x).to(torch.uint8)), out)
 
     def likeness(a, b):
-        a, b = (t[:, :, 6:22, 6:22].flatten(1) for t in (a, b))  # neighbours cover the edges
-        return F.cosine_similarity(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)).abs()
+        a, b = (t[:, :, 6:22, 6:22].flatten(2) for t in (a, b))  # neighbours cover the edges
+        return F.cosine_similarity(a - a.mean(2, keepdim=True), b - b.mean(2, keepdim=True), 2).abs().mean(1)
     right = [likeness(out, x) > likeness(out, mirrored) for mirrored in (x.flip(3), x.flip(2))]
     assert (right[0] & right[1]).float().mean() > 0.9
 
 
-def test_half_of_the_digits_are_inverted_and_some_have_other_light():
+def test_half_of_the_channels_are_inverted_and_some_have_other_light():
+    """In half of the images each channel on its own, so that in 3/8 of all the three differ: 1/2 times 6/8."""
     x = torch.rand(1000, 3, 28, 28)
     centred = x - x.mean((1, 2, 3), keepdim=True)
     plain = augment.jitter_lighting(x, 0)
-    signs = (plain * centred).mean((1, 2, 3), keepdim=True).sign()
+    signs = (plain * centred).mean((2, 3), keepdim=True).sign()
     torch.testing.assert_close(plain, signs * centred)
-    assert 0.4 < (signs < 0).float().mean() < 0.6
+    for channel in range(3):
+        assert 0.4 < (signs[:, channel] < 0).float().mean() < 0.6
+    assert 0.32 < (signs.sum(1).abs() < 3).float().mean() < 0.43
     contrast = augment.jitter_lighting(x, 1).std((1, 2, 3)) / x.std((1, 2, 3))
     assert 0.3 < contrast.min() < 0.6 and 1.4 < contrast.max() < 2.5
 
@@ -133,6 +136,13 @@ def test_what_the_augmentations_of_problems_3_and_4_consist_of(monkeypatch):
     augment.strong_digits(digits)
     assert used == [("random_affine", 15, 1.2, 0.15, 0.08), ("neighbours",), ("solarize", 0.15), ("sharpness",),
                     ("jitter_lighting", 0.5), ("cutout",)]
+
+
+def test_every_other_image_is_strongly_augmented(monkeypatch):
+    monkeypatch.setattr(augment, "weak_digits", lambda images: images.float())
+    monkeypatch.setattr(augment, "strong_digits", lambda images: images.float() + 100)
+    images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 2, 2)
+    assert augment.half_strong_digits(images)[:, 0, 0, 0].tolist() == [100, 1, 102, 3, 104, 5]
 
 
 def test_about_half_of_the_faces_are_mirrored():

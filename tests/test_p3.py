@@ -5,9 +5,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common import training
+from common.augment import augment_digits
 from common.digit_net import DigitNet
 from p3_dann import train
 from p3_dann.model import DomainDiscriminator, GradientReversal
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch):
+    """Also where the processor has bfloat16: what is compared here differs by less than its rounding."""
+    monkeypatch.setattr(training, "has_bf16", lambda device: False)
 
 
 @pytest.fixture
@@ -28,7 +36,7 @@ def nets():
 def dann(nets, batch, strength):
     """The loss under the same augmentation each time, and its metrics."""
     torch.manual_seed(1)
-    return train.dann_loss(*nets, *batch, strength)
+    return train.dann_loss(*nets, augment_digits, *batch, strength)
 
 
 def gradient(nets, batch, strength):
@@ -68,7 +76,7 @@ def test_domain_labels(nets, batch):
     """A discriminator that is right about every image has no loss: 1 for the source, which comes first, 0 after it."""
     right = torch.tensor([20.0] * 8 + [-20.0] * 8)
     for logits, accuracy in ((right, 1), (-right, 0)):
-        _, metrics = train.dann_loss(nets[0], lambda features: logits, *batch, 1.0)
+        _, metrics = train.dann_loss(nets[0], lambda features: logits, augment_digits, *batch, 1.0)
         assert metrics["domain_accuracy"] == accuracy and (metrics["domain_loss"] < 1e-6) == accuracy
 
 
@@ -88,18 +96,17 @@ def test_the_class_loss_by_hand(batch):
     x, y, target = batch
     logits = 8.0 * torch.eye(10)[[0, 1, 2, 3, 4, 5, 6, 9]]
     net = SimpleNamespace(features=lambda views: views, classifier=lambda views: logits.repeat(2, 1))
-    loss, metrics = train.supervised_loss(lambda views: logits, x, y)
-    _, dann_metrics = train.dann_loss(net, lambda features: torch.zeros(16), x, y, target, 1.0)
+    loss, metrics = train.supervised_loss(lambda views: logits, augment_digits, x, y)
+    _, dann_metrics = train.dann_loss(net, lambda features: torch.zeros(16), augment_digits, x, y, target, 1.0)
     for found in (loss, metrics["class_loss"], dann_metrics["class_loss"]):
         assert found.item() == pytest.approx(1, rel=0.01)
     assert metrics["class_accuracy"] == dann_metrics["class_accuracy"] == 7 / 8
 
 
-def test_target_information_is_of_the_target(nets, batch, monkeypatch):
+def test_target_information_is_of_the_target(nets, batch):
     """The shares and the entropy in the log are means over the predictions for the target."""
-    monkeypatch.setattr(train, "augment_digits", lambda images: images / 255)
     probs = nets[0].eval()(batch[2] / 255).softmax(1)
-    _, metrics = train.dann_loss(*nets, *batch, 1.0)
+    _, metrics = train.dann_loss(*nets, train.AUGMENTATIONS["none"], *batch, 1.0)
     torch.testing.assert_close(metrics["target_shares"], probs.mean(0))
     torch.testing.assert_close(metrics["target_entropy"], -(probs * probs.log()).sum(1).mean())
 
@@ -109,3 +116,16 @@ def test_shapes_and_that_brightness_contrast_and_tint_do_not_matter(nets):
     assert net.features(x).shape == (5, 16) and net(x).shape == (5, 10) and nets[1](net.features(x)).shape == (5,)
     features, changed = net.features(x), net.features(torch.tensor([0.5, 0.8, 0.4])[:, None, None] * x + 0.2)
     assert (changed - features).norm() < 0.02 * (features - features.mean(0)).norm()
+
+
+@pytest.mark.parametrize("mode", ["source", "dann"])
+def test_the_network_sees_the_augmentation_that_is_asked_for(mode, data_dir, tmp_path, monkeypatch):
+    used = []
+    for name, function in train.AUGMENTATIONS.items():
+        monkeypatch.setitem(train.AUGMENTATIONS, name,
+                            lambda images, name=name, function=function: used.append(name) or function(images))
+    options = "--source usps --target mnistm --width 2 --epochs 1 --steps 1 --batch-size 8".split()
+    for asked in ([], ["--augmentation", "none"], ["--augmentation", "strong"]):
+        train.main(["--data-dir", str(data_dir), "--mode", mode, *options, *asked, "--out-dir",
+                    str(tmp_path / "-".join(asked))])
+    assert used == ["usual", "none", "strong"]

@@ -73,9 +73,9 @@ def test_labels_that_are_not_sure_enough_do_not_teach(batch):
 def test_target_information_is_of_the_teacher(batch):
     teacher = Fixed(range(8), 1.0)
     probs = teacher.logits.detach().softmax(1)
-    for metrics in (adamatch(batch, teacher)[2], train.alone_loss(teacher, teacher, batch[2], 0.9)[1]):
-        torch.testing.assert_close(metrics["target_shares"].detach(), probs.mean(0))
-        torch.testing.assert_close(metrics["target_entropy"].detach(), -(probs * probs.log()).sum(1).mean())
+    metrics = adamatch(batch, teacher)[2]
+    torch.testing.assert_close(metrics["target_shares"].detach(), probs.mean(0))
+    torch.testing.assert_close(metrics["target_entropy"].detach(), -(probs * probs.log()).sum(1).mean())
 
 
 def test_the_loss_of_the_bounds(batch):
@@ -106,39 +106,22 @@ def test_the_threshold_follows_the_confidence_on_weak_source_images(batch):
     assert metrics["threshold"].item() == pytest.approx(0.9)
 
 
-def test_alone_the_target_learns_the_teachers_labels(batch, monkeypatch):
-    """Those of weak views for strong ones, where the teacher is surer than the threshold; nothing of the source."""
-    monkeypatch.setattr(train, "weak_digits", lambda images: images.float())
-    monkeypatch.setattr(train, "strong_digits", lambda images: images.float() + 100)
-    net, teacher = Fixed([9] * 8, SURE), Fixed([5] * 8, SURE)
-    with torch.no_grad():
-        teacher.logits[:3] *= UNSURE / SURE
-    loss, metrics = train.alone_loss(net, teacher, batch[2], threshold=0.9)
-    loss.backward()
-    gradient = net.logits.grad
-    assert (gradient[:3] == 0).all() and (gradient[3:, 5] < 0).all() and (gradient[3:, 9] > 0).all()
-    assert metrics["keep_rate"] == 5 / 8 and loss.item() == pytest.approx(5 / 8 * SURE, rel=0.01)
-    assert teacher.seen[:, 0, 0, 0].tolist() == list(range(4, 12))
-    assert net.seen[:, 0, 0, 0].tolist() == list(range(104, 112))
-    assert train.alone_loss(net, teacher, batch[2], threshold=0.0)[1]["keep_rate"] == 1
-
-
-def test_the_last_quarter_of_the_epochs_is_on_the_target_alone(data_dir, tmp_path, monkeypatch):
-    """And the options arrive in both phases."""
+def test_what_the_loop_hands_to_the_loss(data_dir, tmp_path, monkeypatch):
+    """The options, the averaged weights as teacher, and twice as many of the target's images that are left in."""
     calls = []
-    for loss in ("adamatch_loss", "alone_loss"):
-        monkeypatch.setattr(train, loss, lambda *arguments, name=loss, function=getattr(train, loss):
-                            calls.append((name, *arguments)) or function(*arguments))
-    options = "--source usps --target mnistm --width 2 --epochs 8 --steps 1 --batch-size 8 --threshold 0.3".split()
-    for without in ([], ["--without", "align", "alone"]):
-        out_dir = str(tmp_path / "-".join(without))
-        train.main(["--data-dir", str(data_dir), *options, *without, "--out-dir", out_dir])
-    assert [name for name, *_ in calls] == ["adamatch_loss"] * 6 + ["alone_loss"] * 2 + ["adamatch_loss"] * 8
-    _, net, teacher, target, threshold = calls[7]
-    assert (net, teacher) == calls[0][1:3] and threshold == 0.3
-    images = train.load_unlabelled(data_dir, "mnistm", "train")
-    assert len(target) == 16 and (target[:, None] == images).flatten(2).all(2).any(1).all()
-    assert [(call[3].threshold, call[3].without) for call in calls[::8]] == [(0.3, []), (0.3, ["align", "alone"])]
+    monkeypatch.setattr(train, "adamatch_loss", lambda *arguments, function=train.adamatch_loss:
+                        calls.append(arguments) or function(*arguments))
+    options = "--source usps --target mnistm --width 2 --epochs 2 --steps 4 --batch-size 8 --threshold 0.3".split()
+    options += ["--without", "align", "--hold-out", "30"]
+    train.main(["--data-dir", str(data_dir), *options, "--out-dir", str(tmp_path)])
+    assert len(calls) == 8
+    images = train.load_unlabelled(data_dir, "mnistm", "train")[:10]
+    for net, teacher, pseudo_labels, x, y, target, weight in calls:
+        assert teacher is not net and not teacher.training and len(x) == len(y) == 8 and len(target) == 16
+        assert (target[:, None] == images).flatten(2).all(2).any(1).all()
+        assert (pseudo_labels.threshold, pseudo_labels.without) == (0.3, ["align"])
+    with pytest.raises(SystemExit, match="--hold-out 40: there are 40 target images"):
+        train.main(["--data-dir", str(data_dir), *options, "--hold-out", "40", "--out-dir", str(tmp_path / "none")])
 
 
 def test_pseudo_labels_by_hand():

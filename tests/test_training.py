@@ -162,7 +162,7 @@ def test_what_the_loss_is_given(train, options, loss, tiny, uneven, tmp_path, mo
     images = {domain: train.load_unlabelled(uneven, domain, "train") for domain in ("usps", "mnistm")}
     shares = []
     for step, arguments in enumerate(calls):
-        x, y, *rest = arguments[{"dann_loss": 2, "adamatch_loss": 3, "supervised_loss": 1}[loss]:]
+        x, y, *rest = arguments[-2:] if loss == "supervised_loss" else arguments[3:]
         found = (x[:, None] == images[labelled]).flatten(2).all(2)
         assert found.any(1).all() and torch.equal(y, (found.int().argmax(1) >= 36) + first)
         shares.append((y == first).float().mean())
@@ -232,14 +232,19 @@ def test_a_folder_belongs_to_one_run(tiny, tmp_path, capsys):
     for change, message in ((["--lr", "0.5"], "with lr = 0.003, not 0.5"),
                             (["--limit", "30"], "with limit = None, not 30"),
                             (["--epochs", "1", "--resume"], "with epochs = 2, not 1"),
-                            (["--data-dir", str(make_data(tmp_path / "data", 30))], "with images = 40, not 30")):
-        with pytest.raises(SystemExit, match=f"run holds a run {message}: use another --out-dir"):
+                            (["--data-dir", str(make_data(tmp_path / "data", 30))], "with images = 40, not 30"),
+                            (["--data-dir", str(make_data(tmp_path / "same size", seed=1))], "with data_crc32 = ")):
+        with pytest.raises(SystemExit, match=f"run holds a run {message}.*: use another --out-dir"):
             train_p3(*change)
     (tmp_path / "run" / "model.pth").unlink()
     with pytest.raises(SystemExit, match="holds an unfinished run: continue it with --resume"):
         train_p3()
     train_p3("--resume")  # writes the model again
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    for name in ("model.pth", "checkpoint.pt"):  # as in a run's first epoch
+        (tmp_path / "run" / name).unlink()
+    with pytest.raises(SystemExit, match="run holds a run with lr = 0.003, not 0.5"):
+        train_p3("--lr", "0.5")
 
 
 def test_the_second_stage_starts_anew_unless_the_run_is_resumed(tiny, tmp_path, monkeypatch):
@@ -254,7 +259,7 @@ def test_the_second_stage_starts_anew_unless_the_run_is_resumed(tiny, tmp_path, 
             p1.main(options)
         p1.main([*options, "--resume"])
         (tmp_path / "flow" / "log.csv").rename(tmp_path / f"{seed}.csv")
-        for name in ("model.pth", "checkpoint.pt"):
+        for name in ("model.pth", "checkpoint.pt", "config.json"):
             (tmp_path / name).unlink()
     losses = [pandas.read_csv(tmp_path / f"{seed}.csv")["flow_loss"] for seed in (0, 1)]
     assert len(losses[1]) == 2 and (losses[0] != losses[1]).all()
