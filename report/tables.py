@@ -7,14 +7,14 @@ from common.data import SCENARIOS
 from common.files import write_output
 from common.weights import load_weights
 from p2_gan.model import MODELS
-from report.run_digits import TABLES, read_table, shown, table_rows
+from report.run_digits import TABLES, mean_and_std, read_table, table_rows
 from report.run_faces import GANS as GAN_ROWS
 from report.run_faces import VAES as VAE_ROWS
 from report.runs import RESULTS, ROOT
 
 TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
 PAIRS = [f"{TITLES.get(source, source)} → {TITLES.get(target, target)}" for target, source in SCENARIOS.items()]
-CODES = ("Um", "Ms", "Su")  # the pairs in the names of commands, and of the columns in peers.csv
+CODES = [source[0].upper() + target[0] for target, source in SCENARIOS.items()]  # Um: in commands' names and peers.csv
 PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
 VAES = {"real faces": "other real faces", "plain": "plain VAE", "shipped": "shipped model",
@@ -25,7 +25,7 @@ FACES = {("p1", "real faces"): "other real faces", ("p1", "plain"): "VAE, plain"
          **{("p2", row): GANS[row] for row in ("dcgan", "width_16", "width_32", "shipped")}}
 # name of a command -> the table and the two rows whose difference it holds
 GAINS = {"dannGain": ("p3", "dann", "source"), "udaGain": ("p4", "uda", "source"), "udaGap": ("p4", "uda", "target")}
-ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance", "alone": "no_alone",
+ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance",
                   "allParts": "fixmatch"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
@@ -124,7 +124,8 @@ def peer_rows(names):
     """The best published accuracy of each kind."""
     peers = read(PEERS_FILE)
     for name in names:
-        yield f"best public answer, {PEERS[name]}", *(f"{peers[f'{name}_{code.lower()}'].max():.1f}" for code in CODES)
+        columns = [f"{name}_{code.lower()}" for code in CODES]
+        yield f"best public answer, {PEERS[name]}", *(rounded(peers[c].max(), 1) if c in peers else "" for c in columns)
 
 
 def gain(table, better, worse, target):
@@ -141,7 +142,7 @@ def ablation_rows():
     for mode, (title, _) in TABLES["p4_ablation"].items():
         rows = results.get_group(mode)
         information = f"{rows['target_information'].mean():.3f} ± {rows['target_information'].std():.3f}"
-        yield title.replace("− ", "without "), shown(rows["accuracy"].mean(), rows["accuracy"].std()), information
+        yield title, mean_and_std(rows["accuracy"].mean(), rows["accuracy"].std()), information
 
 
 def setting_commands():

@@ -22,7 +22,7 @@ TINY = ["--epochs", "1", "--steps", "2", "--width", "2", "--batch-size", "8", "-
 @pytest.fixture
 def run_table(data_dir, tmp_path, monkeypatch):
     """A function that runs run_digits.py for a table of tiny runs, with its results and weights in tmp_path."""
-    table = {mode: (title, [*options, *TINY]) for mode, (title, options) in run_digits.TABLES["p3"].items()}
+    table = {mode: (mode, ["--mode", mode, *TINY]) for mode in ("source", "dann", "target")}
     monkeypatch.setattr(run_digits, "TABLES", {"p3": table})
     for module in (runs, run_digits):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
@@ -37,7 +37,7 @@ def run_table(data_dir, tmp_path, monkeypatch):
     return call
 
 
-def test_a_table_from_training_to_shipped_models(run_table, data_dir, tmp_path, capsys):
+def test_a_table_from_training_to_shipped_models(run_table, data_dir, tmp_path, capsys, monkeypatch):
     results = run_table("--seeds", "0", "--ship")
     assert len(results) == 9 and set(results["total"]) == {40} and results["target_information"].notna().sum() == 3
     assert results["command"][0] == "python3 p3_dann/train.py --data-dir hw3_data --source usps --target mnistm " \
@@ -52,13 +52,17 @@ def test_a_table_from_training_to_shipped_models(run_table, data_dir, tmp_path, 
 
     both = run_table("--seeds", "1")  # rows of other seeds stay
     assert both[:9].equals(results) and list(both["seed"]) == [0] * 9 + [1] * 9
-    assert "| DANN |" in capsys.readouterr().out
+    assert "| dann |" in capsys.readouterr().out
     again = run_table("--seeds", "0")  # nothing is trained again
     assert again.equals(both) and capsys.readouterr().out.count("trained already") == 9
 
-    other = ["--data-dir", str(make_data(tmp_path / "other", count=30)), "--runs-dir", str(tmp_path / "other runs")]
-    with pytest.raises(SystemExit, match="mnistm/test.csv has 30 rows, but 40 images stand behind seed 0 in"):
+    other = ["--data-dir", str(make_data(tmp_path / "other", seed=1)), "--runs-dir", str(tmp_path / "other runs")]
+    with pytest.raises(SystemExit, match="other images of mnistm stand behind seed 0 in report/results/p3.csv"):
         run_table("--seeds", "1", *other)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="of other commands .*: usps mnistm dann 0"):
+        patch.setitem(run_digits.TABLES["p3"], "dann", ("dann", ["--mode", "dann", *TINY, "--lr", "0.1"]))
+        run_table("--seeds", "1", "--runs-dir", str(tmp_path / "other runs"))
+    assert not (tmp_path / "other runs").exists()  # before anything is trained
 
     try_out = tmp_path / "runs" / "p3_usps_mnistm_source_2"
     run_digits.p3.main(["--data-dir", str(data_dir), "--source", "usps", "--target", "mnistm", "--mode", "source",
@@ -149,9 +153,9 @@ def test_the_committed_rows_are_of_the_commands_of_today():
 
 
 @pytest.mark.parametrize("script, arguments, message", [
-    (run_digits, ["p4_ablation", "--ship"], "--ship needs table p3 or p4 with seed 0"),
-    (run_digits, ["p4", "--seeds", "1", "--ship"], "--ship needs table p3 or p4 with seed 0"),
-    (run_digits, ["p3", "--data-dir", "nowhere"], "no nowhere/digits/mnistm/test.csv, which the scores need"),
+    (run_digits, ["p4_ablation", "--ship"], "--ship needs table p3 or p4"),
+    (run_digits, ["p4", "--seeds", "1", "--ship"], "--ship needs table p3 or p4"),
+    (run_digits, ["p3", "--data-dir", "nowhere"], "cannot read nowhere/digits/mnistm/test.csv"),
     (run_faces, ["p1"], "has 40 images; the distance needs 10000"),
 ])
 def test_what_cannot_be_run_is_said_at_once(script, arguments, message, data_dir, tmp_path, monkeypatch, capsys):
