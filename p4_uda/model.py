@@ -2,9 +2,9 @@
 
 Berthelot et al. 2022, "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", ICLR. It is
 FixMatch (a weak view's label teaches a strong view) with distribution alignment and a relative threshold. Unlike in
-AdaMatch, an average of the weights labels the target, not the network that is trained; a source image has one view,
-weak or strong, not both; and there is no random logit interpolation: it costs a second pass, and one ablation showed no
-gain.
+AdaMatch, an average of the weights labels the target, not the network that is trained, and its predictions for both
+domains are what is aligned; a source image has one view, weak or strong, not both; and there is no random logit
+interpolation: it costs a second pass, and in the same time the method gained more without it.
 """
 import torch
 from torch import nn

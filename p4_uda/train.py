@@ -87,20 +87,22 @@ def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
     """The source's class loss plus `weight` times that of the target's pseudo-labels (AdaMatch, section 3).
 
     uint8 images [N, 3, 28, 28] of the source, half of them weakly and half strongly augmented, with labels [N]; uint8
-    images [M, 3, 28, 28] of the target. The teacher, a network in eval mode without gradients, sees weak views of the
-    target, the net strong ones. Returns the loss, and what the log shows.
+    images [M, 3, 28, 28] of the target. The teacher, a network in eval mode without gradients, sees weak views of both
+    domains; of the target, the net sees strong ones. Returns the loss, and what the log shows.
     """
     count, half = len(x), len(x) // 2
-    teacher_probs = float_logits(teacher, weak_digits(target)).softmax(1)
-    views = torch.cat([weak_digits(x[:half]), strong_digits(torch.cat([x[half:], target]))])
+    weak = weak_digits(x[:half])
+    teacher_probs = float_logits(teacher, torch.cat([weak, weak_digits(target)])).softmax(1)
+    source_probs, target_probs = teacher_probs[:half], teacher_probs[half:]
+    label, threshold, kept = pseudo_labels(source_probs, target_probs)
+    views = torch.cat([weak, strong_digits(torch.cat([x[half:], target]))])
     logits = float_logits(net, views)  # both domains in one batch, so that they share its statistics
     class_loss = F.cross_entropy(logits[:count], y)
-    label, threshold, kept = pseudo_labels(logits[:half].softmax(1), teacher_probs)
     target_loss = (kept * F.cross_entropy(logits[count:], label, reduction="none")).mean()  # over all M, kept or not
     return class_loss + weight * target_loss, {
         "class_loss": class_loss, "class_accuracy": (logits[:count].argmax(1) == y).float().mean(),
         "threshold": threshold, "target_loss": target_loss, "keep_rate": kept.mean(),
-        "target_entropy": entropy(teacher_probs).mean(), "target_shares": teacher_probs.mean(0)}
+        "target_entropy": entropy(target_probs).mean(), "target_shares": target_probs.mean(0)}
 
 
 def main(argv=None):

@@ -24,9 +24,10 @@ GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "width_16": "small G
 FACES = {("p1", "real faces"): "other real faces", ("p1", "plain"): "VAE, plain", ("p1", "shipped"): "VAE, shipped",
          **{("p2", row): GANS[row] for row in ("dcgan", "width_16", "width_32", "shipped")}}
 # name of a command -> the table and the two rows whose difference it holds
-GAINS = {"dannGain": ("p3", "dann", "source"), "udaGain": ("p4", "uda", "source"), "udaGap": ("p4", "uda", "target")}
-ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance",
-                  "allParts": "fixmatch"}
+GAINS = {"dannGain": ("p3", "dann", "source"), "dannPlainGain": ("p3", "dann_plain", "source_plain"),
+         "augmentationGain": ("p3", "source", "source_plain"), "udaGain": ("p4", "uda", "source"),
+         "udaGap": ("p4", "uda", "target")}
+ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance", "allParts": "fixmatch"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
             "gan": ("p2_gan/weights/gan.pth", ("epochs", "batch_size", "warm_up", "lr", "lr_end",
@@ -137,6 +138,20 @@ def gain(table, better, worse, target):
     return rf"${difference.mean():+.1f}" + (rf" \pm {difference.std():.1f}$" if len(difference) > 1 else "$")
 
 
+def shipped_row(table, mode, title):
+    """What the homework's script prints: the accuracies of seed 0's models, which are shipped."""
+    accuracy = read_table(table).query("mode == @mode and seed == 0").set_index("target")["accuracy"]
+    return title, *(f"{accuracy[target]:.2f}" for target in SCENARIOS)
+
+
+def lambda_information():
+    """DANN's information in the last epoch of seed 0 on the three pairs, and its sum, for each final lambda."""
+    rows = pandas.concat([read_table("p3_lambda"), read_table("p3").query("mode == 'dann'").assign(mode="0.3")])
+    table = rows.query("seed == 0").pivot(index="mode", columns="target", values="target_information")
+    for (mode, values), name in zip(table[list(SCENARIOS)].iterrows(), ("Small", "Used", "Large")):  # sorted by lambda
+        yield f"lambda{name}", " / ".join(f"{v:.2f}" for v in values) + f" (sum {values.sum():.2f})"
+
+
 def ablation_rows():
     results = read_table("p4_ablation").groupby("mode")
     for mode, (title, _) in TABLES["p4_ablation"].items():
@@ -207,8 +222,13 @@ def digit_commands():
     peers = read(PEERS_FILE)
     svhn = read_table("p4").query("target == 'svhn' and mode == 'uda'")
     return {
-        "dannTable": tabular(["", *PAIRS], [*dann.values(), *peer_rows(["source", "dann", "target"])]),
-        "udaTable": tabular(["", *PAIRS], [dann["dann"], *uda.values(), *peer_rows(["improved"])]),
+        "dannTable": tabular(["", *PAIRS], [*dann.values(),
+                                            shipped_row("p3", "dann", r"\texttt{hw3\_p3.sh} (DANN, seed 0)"),
+                                            *peer_rows(["source", "dann", "target"])]),
+        "udaTable": tabular(["", *PAIRS], [dann["dann"], dann["dann_strong"], *uda.values(),
+                                           shipped_row("p4", "uda", r"\texttt{hw3\_p4.sh} (AdaMatch, seed 0)"),
+                                           *peer_rows(["improved"])]),
+        **dict(lambda_information()),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
         **{f"{name}{code}": gain(*rows, target) for name, rows in GAINS.items()
            for code, target in zip(CODES, SCENARIOS)},

@@ -28,6 +28,14 @@ def batch():
     return greys[:4], torch.tensor([0, 1, 2, 3]), greys[4:]
 
 
+def teacher_of(target, logit=SURE):
+    """A teacher that is sure of the two weak source images, and gives the eight target images these classes."""
+    teacher = Fixed([0, 1, *target], logit)
+    with torch.no_grad():
+        teacher.logits[:2] *= SURE / logit
+    return teacher
+
+
 def adamatch(batch, teacher, weight=1.0, without=(), net=None):
     net = net or Fixed([0, 1, 2, 3] + [9] * 8, SURE)
     pseudo_labels = PseudoLabels(without=without)
@@ -39,7 +47,7 @@ def adamatch(batch, teacher, weight=1.0, without=(), net=None):
 
 def test_the_teachers_labels_teach_the_net_about_the_target(batch):
     """The net believes in nines, the teacher in fives: fives rise and nines fall, for the target's rows alone."""
-    teacher = Fixed([5] * 8, SURE)
+    teacher = teacher_of([5] * 8)
     net, loss, metrics = adamatch(batch, teacher)
     gradient = net.logits.grad
     assert (gradient[4:, 5] < -0.1).all() and (gradient[4:, 9] > 0.1).all()
@@ -54,16 +62,16 @@ def test_the_teachers_labels_teach_the_net_about_the_target(batch):
 
 
 def test_the_weight_scales_the_targets_loss_alone(batch):
-    none, half, full = (adamatch(batch, Fixed([5] * 8, SURE), weight)[0].logits.grad for weight in (0.0, 0.5, 1.0))
+    none, half, full = (adamatch(batch, teacher_of([5] * 8), weight)[0].logits.grad for weight in (0.0, 0.5, 1.0))
     assert (none[4:] == 0).all() and (full[4:] != 0).any()
     torch.testing.assert_close(half[4:], full[4:] / 2)
     torch.testing.assert_close(half[:4], full[:4])
 
 
 def test_labels_that_are_not_sure_enough_do_not_teach(batch):
-    teacher = Fixed([5] * 8, SURE)
+    teacher = teacher_of([5] * 8)
     with torch.no_grad():
-        teacher.logits[:3] *= UNSURE / SURE
+        teacher.logits[2:5] *= UNSURE / SURE
     net, _, metrics = adamatch(batch, teacher)
     assert (net.logits.grad[4:7] == 0).all() and (net.logits.grad[7:] != 0).any(1).all()
     assert metrics["keep_rate"].item() == pytest.approx(5 / 8)
@@ -71,8 +79,8 @@ def test_labels_that_are_not_sure_enough_do_not_teach(batch):
 
 
 def test_target_information_is_of_the_teacher(batch):
-    teacher = Fixed(range(8), 1.0)
-    probs = teacher.logits.detach().softmax(1)
+    teacher = teacher_of(range(8), 1.0)
+    probs = teacher.logits.detach()[2:].softmax(1)
     metrics = adamatch(batch, teacher)[2]
     torch.testing.assert_close(metrics["target_shares"].detach(), probs.mean(0))
     torch.testing.assert_close(metrics["target_entropy"].detach(), -(probs * probs.log()).sum(1).mean())
@@ -85,24 +93,25 @@ def test_the_loss_of_the_bounds(batch):
 
 
 def test_views(batch, monkeypatch):
-    """Weak ones of the target for the teacher; for the net half of the source weak, the rest and the target strong."""
+    """Weak ones for the teacher, of half of the source and of the target; for the net the same of the source, the rest
+    and the target strong."""
     monkeypatch.setattr(train, "weak_digits", lambda images: images.float())
     monkeypatch.setattr(train, "strong_digits", lambda images: images.float() + 100)
-    teacher = Fixed([5] * 8, SURE)
+    teacher = teacher_of([5] * 8)
     net, *_ = adamatch(batch, teacher)
-    assert teacher.seen[:, 0, 0, 0].tolist() == list(range(4, 12))
+    assert teacher.seen[:, 0, 0, 0].tolist() == [0, 1, *range(4, 12)]
     assert net.seen[:, 0, 0, 0].tolist() == [0, 1, 102, 103, *range(104, 112)]
     train.supervised_loss(net, *batch[:2])
     assert net.seen[:, 0, 0, 0].tolist() == [0, 1, 102, 103]
 
 
-def test_the_threshold_follows_the_confidence_on_weak_source_images(batch):
-    net = Fixed([0, 1, 2, 3] + [9] * 8, SURE)
+def test_the_threshold_follows_the_teachers_confidence_on_weak_source_images(batch):
+    teacher = teacher_of([5] * 8)
     with torch.no_grad():
-        net.logits[0] = 0.0  # of the weak half: a confidence of 0.1
-    metrics = adamatch(batch, Fixed([5] * 8, SURE), net=net)[2]
-    assert metrics["threshold"].item() == pytest.approx(0.9 * (0.1 + net.logits[1].softmax(0)[1].item()) / 2)
-    metrics = adamatch(batch, Fixed([5] * 8, SURE), net=net, without=("relative",))[2]
+        teacher.logits[0] = 0.0  # a confidence of 0.1
+    metrics = adamatch(batch, teacher)[2]
+    assert metrics["threshold"].item() == pytest.approx(0.9 * (0.1 + teacher.logits[1].softmax(0)[1].item()) / 2)
+    metrics = adamatch(batch, teacher, without=("relative",))[2]
     assert metrics["threshold"].item() == pytest.approx(0.9)
 
 
