@@ -144,11 +144,26 @@ def shipped_row(table, mode, title):
     return title, *(f"{accuracy[target]:.2f}" for target in SCENARIOS)
 
 
+def public_rows():
+    """Public models of this homework on our test images, and in brackets what their authors print for the course's."""
+    for row in read(ROOT / "report" / "public_models.csv").to_dict("records"):
+        cells = [(row[f"{target}_here"], row[f"{target}_printed"]) for target in SCENARIOS]
+        yield f"{row['repository']}, {row['method']}", *("" if pandas.isna(here) else f"{here:.1f} ({printed:.1f})"
+                                                         for here, printed in cells)
+
+
+def polarity_information():
+    """AdaMatch's information in short runs, summed over the pairs, for each way to invert the channels."""
+    sums = read("p4_polarity.csv").groupby("polarity")["target_information"].sum()
+    return {f"polarity{name.title()}": f"{total:.3f}" for name, total in sums.items()}
+
+
 def lambda_information():
     """DANN's information in the last epoch of seed 0 on the three pairs, and its sum, for each final lambda."""
     rows = pandas.concat([read_table("p3_lambda"), read_table("p3").query("mode == 'dann'").assign(mode="0.3")])
     table = rows.query("seed == 0").pivot(index="mode", columns="target", values="target_information")
-    for (mode, values), name in zip(table[list(SCENARIOS)].iterrows(), ("Small", "Used", "Large")):  # sorted by lambda
+    for mode, name in {"0.1": "Small", "0.3": "Used", "1": "Large"}.items():
+        values = table.loc[mode, list(SCENARIOS)]
         yield f"lambda{name}", " / ".join(f"{v:.2f}" for v in values) + f" (sum {values.sum():.2f})"
 
 
@@ -228,7 +243,8 @@ def digit_commands():
         "udaTable": tabular(["", *PAIRS], [dann["dann"], dann["dann_strong"], *uda.values(),
                                            shipped_row("p4", "uda", r"\texttt{hw3\_p4.sh} (AdaMatch, seed 0)"),
                                            *peer_rows(["improved"])]),
-        **dict(lambda_information()),
+        "publicTable": tabular(["", *PAIRS], public_rows()), **dict(lambda_information()), **polarity_information(),
+        "udaScores": escape(" & ".join(uda["uda"][1:])),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
         **{f"{name}{code}": gain(*rows, target) for name, rows in GAINS.items()
            for code, target in zip(CODES, SCENARIOS)},
