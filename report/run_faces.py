@@ -85,8 +85,8 @@ def read_faces(table):
     measures = ["fd_efflite", "fd_test", "precision", "recall"]
     if table == "p1_sampling" and list(results.loc["shipped", measures]) != list(
             read_faces("p1").loc["shipped", measures]):  # the same faces
-        raise SystemExit("report/results/p1_sampling.csv is of another VAE than the row shipped of p1.csv: ship that "
-                         "one, then run python3 report/run_faces.py p1_sampling --data-dir hw3_data")
+        raise SystemExit("report/results/p1_sampling.csv is of another VAE than the row shipped of p1.csv: run python3 "
+                         "report/run_faces.py p1_sampling --data-dir hw3_data")
     titles = {REAL: "other real faces", **{row: title for row, (title, _) in TABLES[table].items()}}
     return results.assign(title=results.index.map(titles))
 

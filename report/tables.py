@@ -129,10 +129,16 @@ def setting_commands():
 
 def face_commands():
     """Commands for problems 1 and 2."""
-    vaes, gans, samples = map(read_faces, ("p1", "p2", "p1_sampling"))
+    vaes, gans = map(read_faces, ("p1", "p2"))
     if pandas.concat([vaes["scored_crc32"], gans["scored_crc32"]]).nunique(dropna=False) > 1:
         raise SystemExit("report/results/p1.csv and p2.csv are of different faces: make one of them anew with "
                          "run_faces.py")
+    vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
+    for problem, results, log in (("p1_vae", vaes, vae_log), ("p2_gan", gans, gan_log)):
+        if round(log["seconds"].sum()) != results["train_seconds"]["shipped"]:
+            raise SystemExit(f"the model in {problem}/weights is not that of the row shipped of report/results/"
+                             f"{problem[:2]}.csv: ship that one with run_faces.py {problem[:2]} --only shipped --ship")
+    samples = read_faces("p1_sampling")
     vaes["lambda"] = vaes["kl_weight"].map(latex_number, na_action="ignore")
     vaes["fd_flow"] = vaes["fd_efflite"].drop("plain")  # it has no flow
     gans[["accuracy_real", "accuracy_fake"]] *= 100
@@ -140,7 +146,6 @@ def face_commands():
         results["minutes"] = results["train_seconds"] / 60
     vae, repeated, gan = vaes.loc["shipped"], vaes.loc["repeated"], gans.loc["shipped"]
     sweep = vaes[vaes.index.str.startswith("lambda_")]
-    vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
     steady = 100 * gan_log.loc[gan_log["epoch"] >= STEADY, ["accuracy_real", "accuracy_fake"]].stack()
     return {
         "vaeTable": face_table(vaes, VAE_COLUMNS), "ganTable": face_table(gans, GAN_COLUMNS),

@@ -22,8 +22,7 @@ def test_what_can_be_drawn_is_drawn(tmp_path):
     assert process.returncode == 1 and {path.name for path in tmp_path.glob("*.png")} == {"fig4_3.png", "fig1_2.png"}
     assert process.stderr.splitlines() == [
         "fig1_7: 2 test faces are too few: 10 needed",
-        "fig1_5_male: 2 points are too few for a t-SNE: more than 30 needed",
-        "2 of 4 not drawn"]
+        "fig1_5_male: 2 points are too few for a t-SNE: more than 30 needed", "2 of 4 not drawn"]
 
 
 def test_attributes_of_the_faces(tmp_path):
