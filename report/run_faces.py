@@ -82,9 +82,8 @@ def read_faces(table):
     for row in TABLES[table].keys() - set(results.index):
         raise SystemExit(f"report/results/{table}.csv has no row {row}")
     refuse_other_commands(table, results)
-    measures = ["fd_efflite", "fd_test", "precision", "recall"]
-    if table == "p1_sampling" and list(results.loc["shipped", measures]) != list(
-            read_faces("p1").loc["shipped", measures]):  # the same faces
+    same = "shipped", ["fd_efflite", "fd_test", "precision", "recall"]  # of the same faces in both tables
+    if table == "p1_sampling" and list(results.loc[same]) != list(read_faces("p1").loc[same]):
         raise SystemExit("report/results/p1_sampling.csv is of another VAE than the row shipped of p1.csv: run python3 "
                          "report/run_faces.py p1_sampling --data-dir hw3_data")
     titles = {REAL: "other real faces", **{row: title for row, (title, _) in TABLES[table].items()}}
