@@ -79,8 +79,9 @@ def refuse_other_commands(table, results):
 def read_faces(table):
     """A table's results by row; exits with one line where a row has none, or one of another command or model."""
     results = read_results(table)
-    for row in TABLES[table].keys() - set(results.index):
-        raise SystemExit(f"report/results/{table}.csv has no row {row}")
+    missing = [row for row in TABLES[table] if row not in results.index]
+    if missing:
+        raise SystemExit(f"report/results/{table}.csv has no row {', '.join(missing)}")
     refuse_other_commands(table, results)
     same = "shipped", ["fd_efflite", "fd_test", "precision", "recall"]  # of the same faces in both tables
     if table == "p1_sampling" and list(results.loc[same]) != list(read_faces("p1").loc[same]):
