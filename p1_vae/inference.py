@@ -4,7 +4,6 @@
     python3 p1_vae/inference.py --num-images 5000 --output-dir DIR           # one PNG each, 00000.png ...
     python3 p1_vae/inference.py ... --without-flow                           # the noise itself is decoded
     python3 p1_vae/inference.py ... --guidance 0                             # codes from their Gaussian; 1: the flow
-    python3 p1_vae/inference.py ... --truncation 0.8                         # the noise is multiplied by this
     python3 p1_vae/inference.py --reconstruct IMG_DIR --output-dir DIR       # same names, and DIR/mse.csv, on [0, 1]
 
 Faces are drawn from N(0, I), seed 0. The grid is made on the CPU in float64: the same pixels on every machine.
@@ -78,7 +77,6 @@ def main(argv=None):
     parser.add_argument("--output-dir")
     parser.add_argument("--without-flow", action="store_true", help="decode N(0, I) itself, which the codes are not")
     parser.add_argument("--guidance", type=at_least(0, float), default=GUIDANCE, help="of the flow")
-    parser.add_argument("--truncation", type=at_least(0, float), default=1.0, help="multiplies the noise")
     parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--device", type=pick_device, default="cpu", help="the grid is always made on the CPU")
     args = parser.parse_args(argv)
@@ -88,10 +86,9 @@ def main(argv=None):
     vae, latent_dim = load_vae(args.weights)
     generate = sampler(vae, args.without_flow, args.guidance)
     if args.output is not None:
-        write_grid(args.output, generate, args.truncation * draw_latents(32, latent_dim))
+        write_grid(args.output, generate, draw_latents(32, latent_dim))
     elif args.num_images:
-        latents = args.truncation * draw_latents(args.num_images, latent_dim)
-        write_samples(args.output_dir, generate, latents, args.device)
+        write_samples(args.output_dir, generate, draw_latents(args.num_images, latent_dim), args.device)
     else:
         reconstruct(vae.to(args.device), args.reconstruct, args.output_dir, args.device)
 
