@@ -24,7 +24,8 @@ from common.augment import flip_half
 from common.data import load_faces
 from common.pictures import draw_latents, grid, save_picture
 from common.run import Run, already_trained, interruptible, run_config
-from common.training import EMA, Replayed, at_least, autocast, pick_device
+from common.training import EMA, at_least, autocast, pick_device
+from p2_gan.cuda_graph import CudaGraph
 from p2_gan.model import LATENT, MODELS
 
 # Each model's defaults; lr* are Adam's learning rates, r1* weigh the R1 penalty for images on [0, 1].
@@ -196,7 +197,8 @@ def main(argv=None):
               "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "ema": ema}, args.resume)
     chosen = torch.zeros(batch, dtype=torch.long, device=args.device)  # the images of the batch
     r1, g_rate, d_rate = torch.zeros(3, device=args.device)
-    g_optimizer.param_groups[0]["lr"], d_optimizer.param_groups[0]["lr"] = g_rate, d_rate
+    for optimizer, rate in ((g_optimizer, g_rate), (d_optimizer, d_rate)):  # also if begun on another device
+        optimizer.param_groups[0].update(lr=rate, capturable=args.device.type == "cuda")
 
     def step(penalised):
         real = shift(flip_half(images[chosen]).float() / 255, args.shifted)
@@ -210,7 +212,7 @@ def main(argv=None):
                 "accuracy_real": (real_score > middle).float().mean(),
                 "accuracy_fake": (fake_score < middle).float().mean()}
 
-    step_with, step_without = (Replayed(partial(step, penalised), args.device) for penalised in (True, False))
+    step_with, step_without = (CudaGraph(partial(step, penalised), args.device) for penalised in (True, False))
     fixed = draw_latents(32, LATENT).float().to(args.device)
     for epoch in run.epochs_left():
         order = torch.randperm(len(images), device=args.device)
@@ -228,7 +230,7 @@ def main(argv=None):
             run.end_step(metrics, batch)
         with torch.inference_mode():
             save_picture(Path(args.out_dir, f"samples_{epoch + 1:03d}.png"), grid(ema.model(fixed)))
-        run.end_epoch({"step": (epoch + 1) * steps, **run.means()})
+        run.end_epoch(first={"step": (epoch + 1) * steps})
 
     recompute_statistics(ema.model, args.device, max(2, min(STATISTICS, len(images) // 256)))  # few in a try-out
     run.save_model(ema.state)
