@@ -22,29 +22,24 @@ from common.files import Progress, write_output
 from common.pictures import draw_latents, save_picture, to_pixels, write_grid, write_samples
 from common.training import at_least, pick_device
 from common.weights import load_model
-from p1_vae.flow import GUIDANCE, WIDTH, Flow
+from p1_vae.flow import GUIDANCE, Flow
 from p1_vae.model import VAE
 
 WEIGHTS = Path(__file__).parent / "weights" / "vae.pth"
 
 
-def load_vae(path=WEIGHTS):
-    """The VAE of a weights file, in eval mode, with its second stage as `flow`, and its number of latent dimensions."""
+def load_vae(path=WEIGHTS, guidance=GUIDANCE):
+    """The VAE of a weights file, in eval mode, and its number of latent dimensions."""
     def build(config):
-        vae = VAE(config["width"], config["latent_dim"])
-        if config["flow_epochs"]:
-            vae.flow = Flow(config["latent_dim"], WIDTH * config["width"])
-        return vae
+        width, latent_dim = config["width"], config["latent_dim"]
+        return VAE(width, latent_dim, Flow(latent_dim, width, guidance) if config["flow_epochs"] else None)
     vae, config = load_model(path, build)
     return vae, config["latent_dim"]
 
 
-def sampler(vae, without_flow=False, guidance=GUIDANCE):
+def sampler(vae, without_flow=False):
     """The network from noise u ~ N(0, I) [N, latent_dim] to images on [0, 1]."""
-    if without_flow or not hasattr(vae, "flow"):
-        return vae.decoder
-    vae.flow.guidance = guidance
-    return nn.Sequential(vae.flow, vae.decoder)
+    return vae.decoder if without_flow or vae.flow is None else nn.Sequential(vae.flow, vae.decoder)
 
 
 @torch.inference_mode()
@@ -83,8 +78,8 @@ def main(argv=None):
     if (args.output is None) != (args.output_dir is not None):
         parser.error("--num-images and --reconstruct need --output-dir, and --output does not take it")
 
-    vae, latent_dim = load_vae(args.weights)
-    generate = sampler(vae, args.without_flow, args.guidance)
+    vae, latent_dim = load_vae(args.weights, args.guidance)
+    generate = sampler(vae, args.without_flow)
     if args.output is not None:
         write_grid(args.output, generate, draw_latents(32, latent_dim))
     elif args.num_images:
