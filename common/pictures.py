@@ -1,4 +1,5 @@
 """Generated pictures: latents that are the same on every machine, grids, folders of images."""
+import copy
 import io
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def write_grid(path, generate, latents):
 
     On the CPU in float64, so that rounding to pixels is the same on every machine, thread count and torch version.
     """
-    save_picture(path, grid(generate.double()(latents)))
+    save_picture(path, grid(copy.deepcopy(generate).double()(latents)))
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """The folder of a training run: what is in it, and when a run may start there."""
 import json
+import math
 import time
 import zlib
 from pathlib import Path
@@ -67,9 +68,6 @@ class Run:
             saved = torch.load(self.folder / "checkpoint.pt", map_location="cpu", weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(saved["parts"][name])
-                for group in getattr(part, "param_groups", ()):
-                    if "capturable" in part.defaults:  # the checkpoint may be of another device
-                        group["capturable"] = part.defaults["capturable"]
             torch.set_rng_state(saved["random"])
             if torch.cuda.is_initialized() and "cuda_random" in saved:
                 torch.cuda.set_rng_state(saved["cuda_random"])
@@ -85,32 +83,30 @@ class Run:
             yield epoch
 
     def end_step(self, metrics, images):
-        """Add metrics {name: tensor} of a step on so many images to the epoch's means; refresh the progress line."""
+        """Add metrics {name: tensor []} of a step on so many images to the epoch's means; refresh the progress line."""
         for name, value in metrics.items():
             self.totals[name] = self.totals.get(name, 0) + value.detach()
         self.done += 1
         self.images += images
         if self.progress.due():
-            numbers = {name: value.item() for name, value in self.means().items() if value.dim() == 0}
-            numbers["images/s"] = self.images / (time.time() - self.started)
+            numbers = self.means() | {"images/s": self.images / (time.time() - self.started)}
             self.progress.refresh(len(self.rows) * self.steps + self.done, format_numbers(numbers))
 
     def means(self):
-        """{name: tensor}, the means of the epoch's metrics."""
-        return {name: total / self.done for name, total in self.totals.items()}
+        """{name: number}, the means of the epoch's metrics."""
+        return {name: (total / self.done).item() for name, total in self.totals.items()}
 
-    def end_epoch(self, row):
-        """Save the checkpoint, then the log with `row`, {name: number or tensor []}; print the row.
+    def end_epoch(self, extra={}, first={}):
+        """Save the checkpoint, then the log; print its row: the metrics' means between other numbers {name: number}.
 
         Exits where a metric is no finite number: checkpoint and log are then those of the last good epoch.
         """
-        seconds, epoch = time.time() - self.started, len(self.rows) + 1
+        seconds, epoch, means = time.time() - self.started, len(self.rows) + 1, self.means()
         self.progress.clear()
-        for name, total in self.totals.items():
-            if not total.isfinite().all():
+        for name, value in means.items():
+            if not math.isfinite(value):
                 raise SystemExit(f"epoch {epoch}: the training has diverged, {name} is not finite: use a smaller --lr")
-        numbers = {name: value.item() if isinstance(value, torch.Tensor) else value for name, value in row.items()}
-        numbers |= {"images_per_second": self.images / seconds, "seconds": seconds}
+        numbers = first | means | extra | {"images_per_second": self.images / seconds, "seconds": seconds}
         self.rows.append({"epoch": epoch, **numbers})
         saved = {"rows": self.rows, "random": torch.get_rng_state(),
                  "parts": {name: part.state_dict() for name, part in self.parts.items()}}

@@ -8,7 +8,7 @@ import torch
 
 
 def at_least(low, kind=int):
-    """A type for argparse: a number of this kind, `low` or more."""
+    """What argparse takes as an option's type: it accepts numbers of this kind that are at least `low`."""
     def parse(text):
         value = kind(text)
         if not value >= low:  # this refuses nan, too
@@ -19,9 +19,9 @@ def at_least(low, kind=int):
 
 
 def pick_device(name):
-    """A type for argparse: the device of this name; `auto` takes CUDA where there is one, else the CPU.
+    """An option's type for argparse: the device of this name; `auto` takes CUDA where there is one, else the CPU.
 
-    A GPU becomes the current one, whose random state and graphs a run uses.
+    A GPU becomes the current one: CUDA's random state and graphs are those of the current GPU.
     """
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     device = {"auto": (*gpus, "cpu")[0], "cuda": (*gpus, None)[0]}.get(name, name)
@@ -52,8 +52,8 @@ def learning_rate(step, steps, peak, warm_up):
     return peak * min(1, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def descend(loss, optimizer, rate, clip):
-    """One step down the gradient of `loss` at the learning rate `rate`; each group's norm is clipped at `clip`."""
+def optimizer_step(loss, optimizer, rate, clip):
+    """One step on `loss` at the learning rate `rate`; the norm of each group's gradient is clipped at `clip`."""
     optimizer.zero_grad()
     loss.backward()
     for group in optimizer.param_groups:
@@ -62,43 +62,8 @@ def descend(loss, optimizer, rate, clip):
     optimizer.step()
 
 
-class Replayed:
-    """A training step without arguments, {name: tensor} its result; on CUDA replayed as a CUDA graph from call 4 on.
-
-    The kernels of a small network take less time than their launch, which this saves. What changes from step to step
-    has to be in tensors that stay where they are, and the optimizer `capturable`. A result is overwritten by the next.
-    Lets cuDNN look for its fastest kernels, since the shapes stay the same.
-    """
-
-    def __init__(self, function, device):
-        self.function, self.calls, self.graph = function, 0, None
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        torch.backends.cudnn.benchmark = True
-
-    def __call__(self):
-        if self.stream is None:
-            return self.detached()
-        self.calls += 1
-        if self.calls <= 3:  # lazy initialisation is no part of the recording
-            current = torch.cuda.current_stream(self.stream.device)
-            self.stream.wait_stream(current)
-            with torch.cuda.stream(self.stream):
-                result = self.detached()
-            current.wait_stream(self.stream)
-            return result
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=self.stream):
-                self.result = self.detached()
-        self.graph.replay()
-        return self.result
-
-    def detached(self):
-        return {name: value.detach() for name, value in self.function().items()}
-
-
 def entropy(p):
-    """Of distributions [..., classes], in nats."""
+    """The entropy of distributions [..., classes], in nats."""
     return torch.special.entr(p).sum(-1)
 
 

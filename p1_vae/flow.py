@@ -3,18 +3,15 @@
 Dai & Wipf 2019, "Diagnosing and Enhancing VAE Models", ICLR, have a second VAE there; here it is a flow (Lipman et al.
 2023, "Flow Matching for Generative Modeling", ICLR), trained on the codes of all faces and of their mirror images.
 """
-from functools import partial
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from common.run import Run
-from common.training import EMA, Replayed, autocast, descend, learning_rate
+from common.training import EMA, autocast, learning_rate, optimizer_step
 from p1_vae.model import reparameterize
 
-WIDTH = 32  # of the hidden layers, as a multiple of the VAE's width
+HIDDEN = 32  # width of the hidden layers, as a multiple of the VAE's width
 BATCH = 256  # codes
 WEIGHT_DECAY = 1e-4
 CLIP = 1.0  # the largest norm of the gradient
@@ -44,12 +41,15 @@ class VelocityBlock(nn.Module):
 class Flow(nn.Module):
     """Noise u ~ N(0, I) [N, dim] -> codes z [N, dim], along dz / dt = velocity(z, t) from t = 0 to 1.
 
-    The velocity is the exact one for Gaussian codes, plus what a network adds to it, in the axes of that Gaussian. For
-    samples the network's part is enlarged.
+    The velocity is the exact one for Gaussian codes, plus what a network adds to it, in the axes of that Gaussian.
+    When codes are drawn, what the network adds is multiplied by `guidance`. Above 1 this leads away from what the
+    Gaussian alone would draw, towards the likelier codes (Karras et al. 2024, "Guiding a Diffusion Model with a Bad
+    Version of Itself", NeurIPS); 0 leaves the Gaussian alone.
     """
 
-    def __init__(self, dim, width, blocks=4, frequencies=8):
+    def __init__(self, dim, vae_width, guidance=GUIDANCE, blocks=4, frequencies=8):
         super().__init__()
+        width, self.guidance = HIDDEN * vae_width, guidance
         self.start, self.end = nn.Linear(dim, width), nn.Linear(width, dim)
         self.blocks = nn.ModuleList([VelocityBlock(width, frequencies) for _ in range(blocks)])
         nn.init.zeros_(self.end.weight)
@@ -58,7 +58,6 @@ class Flow(nn.Module):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("axes", torch.eye(dim))
         self.register_buffer("variance", torch.ones(dim))  # along each axis
-        self.guidance = GUIDANCE
 
     def fit_gaussian(self, mean, log_variance):
         """Set the Gaussian to that of the draws of posteriors, means and log variances [N, dim] each."""
@@ -85,17 +84,12 @@ class Flow(nn.Module):
         noise, t = torch.randn_like(codes), torch.randn_like(codes[:, :1]).sigmoid()
         return F.mse_loss(self.velocity(torch.lerp(noise, codes, t), t), codes - noise)
 
-    def forward(self, u, guidance=None):
-        """By Heun's method.
-
-        Guidance above 1 leads away from what the Gaussian alone would draw, towards the likelier codes (Karras et al.
-        2024, "Guiding a Diffusion Model with a Bad Version of Itself", NeurIPS); 0 leaves the Gaussian alone.
-        """
-        guidance = self.guidance if guidance is None else guidance
+    def forward(self, u):
+        """By Heun's method."""
         for step in range(STEPS):
             t = torch.full_like(u[:, :1], step / STEPS)
-            first = self.velocity(u, t, guidance)
-            u = u + (first + self.velocity(u + first / STEPS, t + 1 / STEPS, guidance)) / (2 * STEPS)
+            first = self.velocity(u, t, self.guidance)
+            u = u + (first + self.velocity(u + first / STEPS, t + 1 / STEPS, self.guidance)) / (2 * STEPS)
         return u
 
 
@@ -107,40 +101,29 @@ def encode_all(vae, images):
     return map(torch.cat, zip(*posteriors))
 
 
-def train_flow(args, config, flow, vae, images):
-    """Train `flow` to the codes that `vae` gives for uint8 images [N, 3, 64, 64]; returns its average.
+def train_flow(flow, vae, images, epochs, lr, folder, config, resume):
+    """Train `flow` to the codes that `vae` gives for uint8 images [N, 3, 64, 64]; returns its averaged state.
 
-    Its log and checkpoint are in the folder flow/ of the run. It starts anew unless the run is resumed.
+    Log and checkpoint are in `folder`. It starts anew unless the run is resumed.
     """
     print("second stage: encoding all faces", flush=True)
     mean, log_variance = encode_all(vae, images)
     flow.fit_gaussian(mean, log_variance)
-    on_gpu = args.device.type == "cuda"
-    optimizer = torch.optim.AdamW(flow.parameters(), weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu)
+    optimizer = torch.optim.AdamW(flow.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
     ema = EMA(flow, EMA_DECAY)
 
-    folder = Path(args.out_dir, "flow")
     folder.mkdir(exist_ok=True)
     batch = min(BATCH, len(mean))
-    steps = len(mean) // batch
-    run = Run(folder, config, args.flow_epochs, steps, {"flow": flow, "optimizer": optimizer, "ema": ema},
-              resume=args.resume and (folder / "checkpoint.pt").exists())
-    chosen = torch.zeros(batch, dtype=torch.long, device=args.device)  # the codes of the batch
-    rate = torch.zeros([], device=args.device)
-
-    @partial(Replayed, device=args.device)
-    def train_step():
-        loss = flow.loss(reparameterize(mean[chosen], log_variance[chosen]))
-        descend(loss, optimizer, rate, CLIP)
-        return {"flow_loss": loss}
-
+    steps = len(mean) // batch  # an epoch
+    run = Run(folder, config, epochs, steps, {"flow": flow, "optimizer": optimizer, "ema": ema},
+              resume and (folder / "checkpoint.pt").exists())
     for epoch in run.epochs_left():
-        order = torch.randperm(len(mean), device=args.device)
+        order = torch.randperm(len(mean), device=images.device)
         for i in range(steps):
-            chosen.copy_(order[i * batch:(i + 1) * batch])
-            rate.fill_(learning_rate(epoch * steps + i, args.flow_epochs * steps, args.lr, WARM_UP))
-            metrics = train_step()
+            picked = order[i * batch:(i + 1) * batch]
+            loss = flow.loss(reparameterize(mean[picked], log_variance[picked]))
+            optimizer_step(loss, optimizer, learning_rate(epoch * steps + i, epochs * steps, lr, WARM_UP), CLIP)
             ema.update(flow)
-            run.end_step(metrics, batch)
-        run.end_epoch({"step": (epoch + 1) * steps, **run.means()})
-    return ema.model
+            run.end_step({"flow_loss": loss}, batch)
+        run.end_epoch(first={"step": (epoch + 1) * steps})
+    return ema.state

@@ -4,7 +4,6 @@
     python3 p1_vae/inference.py --num-images 5000 --output-dir DIR           # one PNG each, 00000.png ...
     python3 p1_vae/inference.py ... --without-flow                           # the noise itself is decoded
     python3 p1_vae/inference.py ... --guidance 0                             # codes from their Gaussian; 1: the flow
-    python3 p1_vae/inference.py ... --truncation 0.8                         # the noise is multiplied by this
     python3 p1_vae/inference.py --reconstruct IMG_DIR --output-dir DIR       # same names, and DIR/mse.csv, on [0, 1]
 
 Faces are drawn from N(0, I), seed 0. The grid is made on the CPU in float64: the same pixels on every machine.
@@ -23,29 +22,24 @@ from common.files import Progress, write_output
 from common.pictures import draw_latents, save_picture, to_pixels, write_grid, write_samples
 from common.training import at_least, pick_device
 from common.weights import load_model
-from p1_vae.flow import GUIDANCE, WIDTH, Flow
+from p1_vae.flow import GUIDANCE, Flow
 from p1_vae.model import VAE
 
 WEIGHTS = Path(__file__).parent / "weights" / "vae.pth"
 
 
-def load_vae(path=WEIGHTS):
-    """The VAE of a weights file, in eval mode, with its second stage as `flow`, and its number of latent dimensions."""
+def load_vae(path=WEIGHTS, guidance=GUIDANCE):
+    """The VAE of a weights file, in eval mode, and its number of latent dimensions."""
     def build(config):
-        vae = VAE(config["width"], config["latent_dim"])
-        if config["flow_epochs"]:
-            vae.flow = Flow(config["latent_dim"], WIDTH * config["width"])
-        return vae
+        width, latent_dim = config["width"], config["latent_dim"]
+        return VAE(width, latent_dim, Flow(latent_dim, width, guidance) if config["flow_epochs"] else None)
     vae, config = load_model(path, build)
     return vae, config["latent_dim"]
 
 
-def sampler(vae, without_flow=False, guidance=GUIDANCE):
+def sampler(vae, without_flow=False):
     """The network from noise u ~ N(0, I) [N, latent_dim] to images on [0, 1]."""
-    if without_flow or not hasattr(vae, "flow"):
-        return vae.decoder
-    vae.flow.guidance = guidance
-    return nn.Sequential(vae.flow, vae.decoder)
+    return vae.decoder if without_flow or vae.flow is None else nn.Sequential(vae.flow, vae.decoder)
 
 
 @torch.inference_mode()
@@ -78,20 +72,18 @@ def main(argv=None):
     parser.add_argument("--output-dir")
     parser.add_argument("--without-flow", action="store_true", help="decode N(0, I) itself, which the codes are not")
     parser.add_argument("--guidance", type=at_least(0, float), default=GUIDANCE, help="of the flow")
-    parser.add_argument("--truncation", type=at_least(0, float), default=1.0, help="multiplies the noise")
     parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--device", type=pick_device, default="cpu", help="the grid is always made on the CPU")
     args = parser.parse_args(argv)
     if (args.output is None) != (args.output_dir is not None):
         parser.error("--num-images and --reconstruct need --output-dir, and --output does not take it")
 
-    vae, latent_dim = load_vae(args.weights)
-    generate = sampler(vae, args.without_flow, args.guidance)
+    vae, latent_dim = load_vae(args.weights, args.guidance)
+    generate = sampler(vae, args.without_flow)
     if args.output is not None:
-        write_grid(args.output, generate, args.truncation * draw_latents(32, latent_dim))
+        write_grid(args.output, generate, draw_latents(32, latent_dim))
     elif args.num_images:
-        latents = args.truncation * draw_latents(args.num_images, latent_dim)
-        write_samples(args.output_dir, generate, latents, args.device)
+        write_samples(args.output_dir, generate, draw_latents(args.num_images, latent_dim), args.device)
     else:
         reconstruct(vae.to(args.device), args.reconstruct, args.output_dir, args.device)
 

@@ -36,9 +36,12 @@ def up(inputs, outputs):
 
 
 class VAE(nn.Module):
-    """Images [N, 3, 64, 64] on [0, 1] -> means and log variances [N, latent_dim]; latents -> images on [0, 1]."""
+    """Images [N, 3, 64, 64] on [0, 1] -> means and log variances [N, latent_dim]; latents -> images on [0, 1].
 
-    def __init__(self, width=32, latent_dim=512):
+    `flow` is the second stage, from noise to latents [N, latent_dim]; a plain VAE has none.
+    """
+
+    def __init__(self, width=32, latent_dim=512, flow=None):
         super().__init__()
         w = width
         self.encoder = nn.Sequential(
@@ -48,6 +51,7 @@ class VAE(nn.Module):
             nn.Linear(latent_dim, 8 * w * 16), nn.Unflatten(1, (8 * w, 4, 4)),
             up(8 * w, 4 * w), up(4 * w, 2 * w), up(2 * w, w), ResidualBlock(w),
             nn.BatchNorm2d(w), nn.ReLU(inplace=True), nn.Conv2d(w, 12, 3, padding=1), nn.PixelShuffle(2), nn.Sigmoid())
+        self.flow = flow
 
     def encode(self, x):
         """The posterior's mean and log variance, [N, latent_dim] each, in float32 or more."""

@@ -11,7 +11,6 @@ second stage has its log and its checkpoint in the folder flow/ there.
 """
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,15 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.augment import flip_half
 from common.data import load_faces
 from common.run import Run, already_trained, interruptible, run_config
-from common.training import EMA, Replayed, at_least, autocast, descend, learning_rate, pick_device
-from p1_vae import flow
+from common.training import EMA, at_least, autocast, learning_rate, optimizer_step, pick_device
+from p1_vae.flow import Flow, train_flow
 from p1_vae.model import VAE, kl_divergence
 
 WEIGHT_DECAY = 1e-4
 CLIP = 1.0  # the largest norm of the encoder's and of the decoder's gradient
 WARM_UP = 100  # steps in which the learning rate rises
 EMA_DECAY = 0.999
-IN_USE = 0.05  # nats of KL above which a latent dimension counts as used
+KL_RAMP = 1  # epochs in which the KL's weight rises from 0: the decoder first learns to use the latent
+MIN_KL_USED = 0.05  # nats; above it a latent dimension counts as used
 
 
 def parse_args(argv):
@@ -41,8 +41,6 @@ def parse_args(argv):
     parser.add_argument("--lr", type=at_least(0, float), default=1e-3)
     parser.add_argument("--kl-weight", type=at_least(0, float), default=3e-7,
                         help="of the KL in nats, beside the MSE on [0, 1]")
-    parser.add_argument("--warm-up", type=at_least(0), default=1, metavar="EPOCHS",
-                        help="over which the KL's weight ramps up from 0")
     parser.add_argument("--flow-epochs", type=at_least(0), default=50, help="of the second stage; 0 for a plain VAE")
     parser.add_argument("--latent-dim", type=at_least(1), default=512)
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
@@ -56,16 +54,17 @@ def parse_args(argv):
 
 
 def vae_loss(vae, x, kl_weight):
-    """MSE + kl_weight * KL of faces x [N, 3, 64, 64] on [0, 1]: the loss, and what the log shows.
+    """MSE + kl_weight * KL of faces x [N, 3, 64, 64] on [0, 1]; Kingma & Welling 2014, eq. 10, for a Gaussian decoder.
 
     The MSE is averaged over pixels, channels and the batch. The KL is in nats, summed over the latent dimensions and
-    averaged over the batch; the log has it for each dimension. Kingma & Welling 2014, eq. 10, for a Gaussian decoder.
+    averaged over the batch. Returns the loss, what the log shows, and the KL of each dimension [latent_dim].
     """
     with autocast(x.device):
         reconstruction, mean, log_variance = vae(x)
     mse = F.mse_loss(reconstruction.float(), x)
-    kl = kl_divergence(mean, log_variance).mean(0)
-    return mse + kl_weight * kl.sum(), {"mse": mse, "kl": kl}
+    kl_by_dimension = kl_divergence(mean, log_variance).mean(0)
+    kl = kl_by_dimension.sum()
+    return mse + kl_weight * kl, {"mse": mse, "kl": kl}, kl_by_dimension.detach()
 
 
 def main(argv=None):
@@ -79,45 +78,36 @@ def main(argv=None):
     if already_trained(args.out_dir, config, args.resume):
         return
 
+    flow_folder = Path(args.out_dir, "flow")
     if not args.resume:  # a second stage that is left of another run, whose own files were deleted
-        Path(args.out_dir, "flow", "checkpoint.pt").unlink(missing_ok=True)
+        (flow_folder / "checkpoint.pt").unlink(missing_ok=True)
     vae = VAE(args.width, args.latent_dim).to(args.device, memory_format=torch.channels_last)
-    second_stage = flow.Flow(args.latent_dim, flow.WIDTH * args.width).to(args.device)
+    flow = Flow(args.latent_dim, args.width).to(args.device)
     groups = [{"params": part.parameters()} for part in (vae.encoder, vae.decoder)]
-    on_gpu = args.device.type == "cuda"
-    optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu)
+    optimizer = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY, fused=True)
     ema = EMA(vae, EMA_DECAY)
 
-    steps = len(images) // args.batch_size  # an epoch
+    batch = args.batch_size
+    steps = len(images) // batch  # an epoch
     run = Run(args.out_dir, config, args.epochs, steps, {"vae": vae, "optimizer": optimizer, "ema": ema}, args.resume)
-    chosen = torch.zeros(args.batch_size, dtype=torch.long, device=args.device)  # the images of the batch
-    kl_weight, rate = torch.zeros(2, device=args.device)
-
-    @partial(Replayed, device=args.device)
-    def train_step():
-        x = flip_half(images[chosen]).float() / 255
-        loss, metrics = vae_loss(vae, x, kl_weight)
-        descend(loss, optimizer, rate, CLIP)
-        return metrics
-
     for epoch in run.epochs_left():
-        order = torch.randperm(len(images), device=args.device)
+        order, kl_sum = torch.randperm(len(images), device=args.device), 0
         for i in range(steps):
             step = epoch * steps + i
-            chosen.copy_(order[i * args.batch_size:(i + 1) * args.batch_size])
-            # from 0, so that the decoder learns to use the latent before the KL pulls the codes together
-            kl_weight.fill_(args.kl_weight * min(1, step / max(1, args.warm_up * steps)))
-            rate.fill_(learning_rate(step, args.epochs * steps, args.lr, WARM_UP))
-            metrics = train_step()
+            x = flip_half(images[order[i * batch:(i + 1) * batch]]).float() / 255
+            loss, metrics, kl_by_dimension = vae_loss(vae, x, args.kl_weight * min(1, step / (KL_RAMP * steps)))
+            optimizer_step(loss, optimizer, learning_rate(step, args.epochs * steps, args.lr, WARM_UP), CLIP)
             ema.update(vae)
-            run.end_step(metrics, args.batch_size)
-        means = run.means()
-        run.end_epoch({"step": (epoch + 1) * steps, "mse": means["mse"], "kl": means["kl"].sum(),
-                       "dimensions_in_use": (means["kl"] > IN_USE).sum()})
+            kl_sum += kl_by_dimension
+            run.end_step(metrics, batch)
+        run.end_epoch({"dimensions_in_use": (kl_sum / steps > MIN_KL_USED).sum().item()},
+                      first={"step": (epoch + 1) * steps})
 
+    state = ema.state
     if args.flow_epochs:
-        ema.model.flow = flow.train_flow(args, config, second_stage, ema.model, images)
-    run.save_model(ema.model.state_dict())
+        average = train_flow(flow, ema.model, images, args.flow_epochs, args.lr, flow_folder, config, args.resume)
+        state |= {f"flow.{name}": value for name, value in average.items()}
+    run.save_model(state)
 
 
 if __name__ == "__main__":

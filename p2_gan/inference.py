@@ -2,7 +2,6 @@
 
     python3 p2_gan/inference.py --output fig2_2.png                          # 32 faces in a grid, .png or .jpg
     python3 p2_gan/inference.py --num-images 5000 --output-dir DIR           # one PNG each, 00000.png ...
-    python3 p2_gan/inference.py ... --truncation 0.8                         # the latents are multiplied by this
 
 Latents are drawn from N(0, I), seed 0. The grid is made on the CPU in float64: the same pixels on every machine.
 """
@@ -30,7 +29,6 @@ def main(argv=None):
     action.add_argument("--output", help="write the grid here")
     action.add_argument("--num-images", type=at_least(1))
     parser.add_argument("--output-dir")
-    parser.add_argument("--truncation", type=at_least(0, float), default=1.0, help="multiplies the latents")
     parser.add_argument("--weights", default=WEIGHTS)
     parser.add_argument("--device", type=pick_device, default="cpu", help="the grid is always made on the CPU")
     args = parser.parse_args(argv)
@@ -39,9 +37,9 @@ def main(argv=None):
 
     generator = load_generator(args.weights)
     if args.output is not None:
-        write_grid(args.output, generator, args.truncation * draw_latents(32, LATENT))
+        write_grid(args.output, generator, draw_latents(32, LATENT))
     else:
-        write_samples(args.output_dir, generator, args.truncation * draw_latents(args.num_images, LATENT), args.device)
+        write_samples(args.output_dir, generator, draw_latents(args.num_images, LATENT), args.device)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def discriminator(w):
     return net
 
 
-def drawn_small(net):
+def dcgan_init(net):
     """The network with weights from N(0, 0.02), those of batch norm from N(1, 0.02), as Radford et al. have it."""
     for layer in net.modules():
         if hasattr(layer, "weight"):
@@ -108,7 +108,7 @@ def dcgan_generator(w):
     def up(inputs, outputs, *where):
         return [nn.ConvTranspose2d(inputs, outputs, 4, *where, bias=False), nn.BatchNorm2d(outputs),
                 nn.ReLU(inplace=True)]
-    return drawn_small(nn.Sequential(
+    return dcgan_init(nn.Sequential(
         nn.Unflatten(1, (LATENT, 1, 1)), *up(LATENT, 8 * w), *up(8 * w, 4 * w, 2, 1), *up(4 * w, 2 * w, 2, 1),
         *up(2 * w, w, 2, 1), nn.ConvTranspose2d(w, 3, 4, 2, 1), nn.Sigmoid()))
 
@@ -118,7 +118,7 @@ def dcgan_discriminator(w):
     def down(inputs, outputs):
         return [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs),
                 nn.LeakyReLU(0.2, inplace=True)]
-    return drawn_small(nn.Sequential(
+    return dcgan_init(nn.Sequential(
         nn.Conv2d(3, w, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True), *down(w, 2 * w), *down(2 * w, 4 * w),
         *down(4 * w, 8 * w), nn.Conv2d(8 * w, 1, 4), nn.Flatten(0)))
 

@@ -1,11 +1,10 @@
-r"""Train the GAN of problem 2.
+"""Train the GAN of problem 2.
 
-    python3 p2_gan/train.py --data-dir hw3_data                                        # hours of two CPU cores
-    python3 p2_gan/train.py ... --width 32 --batch-size 128 --epochs 94 --warm-up 1000 --lr-end 2e-4 --r1-end 0.05 \
-        --shifted 0.2                                                                  # as shipped: 6 minutes of a GPU
-    python3 p2_gan/train.py ... --model dcgan                                          # the textbook's, to compare
-    python3 p2_gan/train.py ... --resume                                               # go on after an interruption
-    python3 p2_gan/train.py ... --epochs 1 --limit 512                                 # try it out, in seconds
+    python3 p2_gan/train.py --data-dir hw3_data                     # hours of two CPU cores
+    python3 p2_gan/train.py ... --preset wide                       # 6 minutes of a GPU
+    python3 p2_gan/train.py ... --preset dcgan                      # the textbook's, to compare
+    python3 p2_gan/train.py ... --resume                            # go on after an interruption
+    python3 p2_gan/train.py ... --epochs 1 --limit 512              # try it out, in seconds
 
 Writes config.json, log.csv, checkpoint.pt, samples_*.png of fixed latents and, at the end, model.pth (the EMA weights
 of the generator) into --out-dir.
@@ -24,53 +23,52 @@ from common.augment import flip_half
 from common.data import load_faces
 from common.pictures import draw_latents, grid, save_picture
 from common.run import Run, already_trained, interruptible, run_config
-from common.training import EMA, Replayed, at_least, autocast, pick_device
+from common.training import EMA, at_least, autocast, pick_device
+from p2_gan.cuda_graph import CudaGraph
 from p2_gan.model import LATENT, MODELS
 
-# Each model's defaults; lr* are Adam's learning rates, r1* weigh the R1 penalty for images on [0, 1].
-# The ends of "residual": a fifth of the discriminator's rate and a tenth of the penalty after 22 epochs, the same slope
-# on to 40.
-SETTINGS = {
-    "residual": {"epochs": 40, "batch_size": 32, "width": 16, "betas": [0.0, 0.99], "lr": 5e-4,
-                 "lr_discriminator": 5e-4, "lr_discriminator_end": 2.68e-5, "r1": 0.5, "r1_end": 0.0076},
-    "dcgan": {"epochs": 25, "batch_size": 128, "width": 64, "betas": [0.5, 0.999], "lr": 2e-4,
-              "lr_discriminator": 2e-4, "lr_discriminator_end": 2e-4, "r1": 0.0, "r1_end": 0.0},
+# A pair is the value in the first epoch and the one approached in the last: of Adam's two learning rates, which also
+# rise from 0 in the first warm_up steps, and of r1, the weight of the R1 penalty for images on [0, 1]. shifted is the
+# fraction of the images, real and generated, that the discriminator sees shifted.
+PRESETS = {
+    "wide": {
+        "model": "residual", "width": 32, "batch_size": 128, "epochs": 94, "betas": [0.0, 0.99], "warm_up": 1000,
+        "lr": [5e-4, 2e-4], "lr_discriminator": [5e-4, 2.68e-5], "r1": [0.5, 0.05], "shifted": 0.2},
+    "small": {
+        "model": "residual", "width": 16, "batch_size": 32, "epochs": 40, "betas": [0.0, 0.99], "warm_up": 0,
+        "lr": [5e-4, 5e-4], "lr_discriminator": [5e-4, 2.68e-5], "r1": [0.5, 0.0076], "shifted": 0.0},
+    "dcgan": {
+        "model": "dcgan", "width": 64, "batch_size": 128, "epochs": 25, "betas": [0.5, 0.999], "warm_up": 0,
+        "lr": [2e-4, 2e-4], "lr_discriminator": [2e-4, 2e-4], "r1": [0.0, 0.0], "shifted": 0.0},
 }
 PENALTY_INTERVAL = 8  # steps; the penalty then has eight times its weight (Karras et al. 2020, StyleGAN2)
 FURTHEST_SHIFT = 8  # pixels, an eighth of the side as in DiffAugment
 EMA_DECAY = 0.9995
-STATISTICS = 64  # batches of 256 latents from which the batch statistics are computed at the end
+STATISTICS = 16  # batches of 256 latents from which the batch statistics are computed at the end
 
 
 def parse_args(argv):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog="\n".join(f"--model {k} sets {v}" for k, v in SETTINGS.items()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="the folder that holds face/")
+    parser.add_argument("--preset", choices=PRESETS, default="small",
+                        help="a row of PRESETS in this file, which has the settings that no option changes, too")
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--epochs", type=at_least(1))
     parser.add_argument("--batch-size", type=at_least(2))
-    parser.add_argument("--lr", type=at_least(0, float), help="of the generator, before it falls")
-    parser.add_argument("--lr-end", type=at_least(1e-9, float), help="approached in the last epoch; default: --lr")
-    parser.add_argument("--lr-discriminator", type=at_least(0, float), help="before it falls")
-    parser.add_argument("--lr-discriminator-end", type=at_least(1e-9, float), help="approached in the last epoch")
-    parser.add_argument("--warm-up", type=at_least(0), default=0, metavar="STEPS",
-                        help="in which both learning rates rise from 0")
-    parser.add_argument("--r1", type=at_least(0, float), help="the penalty's weight in the first epoch; 0 for none")
-    parser.add_argument("--r1-end", type=at_least(0, float), help="approached in the last epoch")
-    parser.add_argument("--shifted", type=at_least(0, float), default=0.0,
-                        help="the part, 0 to 1, of real and of generated images that the discriminator sees shifted")
-    parser.add_argument("--model", choices=MODELS, default="residual")
+    parser.add_argument("--lr", type=at_least(0, float),
+                        help="of the generator in the first epoch; the preset's other rates change in proportion")
     parser.add_argument("--width", type=at_least(1), help="the number of channels in all layers is in proportion to it")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images")
     parser.add_argument("--device", type=pick_device, default="auto")
-    parser.add_argument("--out-dir", help="default: runs/p2_MODEL_SEED")
+    parser.add_argument("--out-dir", help="default: runs/p2_PRESET_SEED")
     parser.add_argument("--resume", action="store_true")
-    parser.set_defaults(**SETTINGS[parser.parse_known_args(argv)[0].model])
+    preset = PRESETS[parser.parse_known_args(argv)[0].preset]
+    parser.set_defaults(**preset)
     args = parser.parse_args(argv)
-    if args.shifted > 1:
-        parser.error("--shifted is a part, 0 to 1")
-    args.lr_end = args.lr_end or args.lr
-    args.out_dir = args.out_dir or f"runs/p2_{args.model}_{args.seed}"
+    if args.lr is not preset["lr"]:
+        scale = args.lr / preset["lr"][0]
+        args.lr, args.lr_discriminator = ([scale * rate for rate in preset[k]] for k in ("lr", "lr_discriminator"))
+    args.out_dir = args.out_dir or f"runs/p2_{args.preset}_{args.seed}"
     return args
 
 
@@ -159,15 +157,15 @@ def generator_step(discriminator, optimizer, loss_of, real_score, fake):
     return loss
 
 
-def recompute_statistics(generator, device, batches):
+def recompute_statistics(generator, device):
     """Give the averaged weights the batch statistics that belong to them (Brock et al. 2019, BigGAN)."""
     with autocast(device):
-        update_bn([torch.randn(256, LATENT, device=device) for _ in range(batches)], generator)
+        update_bn([torch.randn(256, LATENT, device=device) for _ in range(STATISTICS)], generator)
 
 
-def exponential(start, end, fraction):
-    """From start to end as fraction rises from 0 to 1, evenly on a log scale."""
-    return start ** (1 - fraction) * end ** fraction
+def exponential(first, last, fraction):
+    """From first to last as fraction rises from 0 to 1, evenly on a log scale."""
+    return first ** (1 - fraction) * last ** fraction
 
 
 def main(argv=None):
@@ -184,19 +182,19 @@ def main(argv=None):
     generator, discriminator = (net(args.width).to(args.device, memory_format=torch.channels_last)
                                 for net in MODELS[args.model])
     discriminator_loss, generator_loss = LOSSES[args.model]
-    # Adam's numbers on the GPU, so that a step can be replayed
-    adam = partial(torch.optim.Adam, betas=args.betas, fused=True, capturable=args.device.type == "cuda")
-    g_optimizer = adam(generator.parameters(), args.lr)
-    d_optimizer = adam(discriminator.parameters(), args.lr_discriminator)
+    g_optimizer, d_optimizer = (torch.optim.Adam(net.parameters(), betas=args.betas, fused=True)
+                                for net in (generator, discriminator))
     ema = EMA(generator, EMA_DECAY)
 
     batch = args.batch_size
     steps = len(images) // batch  # an epoch
     run = Run(args.out_dir, config, args.epochs, steps, {"generator": generator, "discriminator": discriminator,
               "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "ema": ema}, args.resume)
+    # what changes from step to step is in tensors, and Adam's numbers are on the GPU, so that a step can be replayed
     chosen = torch.zeros(batch, dtype=torch.long, device=args.device)  # the images of the batch
     r1, g_rate, d_rate = torch.zeros(3, device=args.device)
-    g_optimizer.param_groups[0]["lr"], d_optimizer.param_groups[0]["lr"] = g_rate, d_rate
+    for optimizer, rate in ((g_optimizer, g_rate), (d_optimizer, d_rate)):  # also if begun on another device
+        optimizer.param_groups[0].update(lr=rate, capturable=args.device.type == "cuda")
 
     def step(penalised):
         real = shift(flip_half(images[chosen]).float() / 255, args.shifted)
@@ -205,32 +203,33 @@ def main(argv=None):
         d_loss, real_score, fake_score = discriminator_step(
             discriminator, d_optimizer, discriminator_loss, real, fake, PENALTY_INTERVAL * r1 if penalised else None)
         g_loss = generator_step(discriminator, g_optimizer, generator_loss, real_score, fake)
-        middle = (real_score.mean() + fake_score.mean()) / 2  # relativistic scores have no zero of their own
+        # relativistic scores have no zero of their own
+        middle = 0 if args.model == "dcgan" else (real_score.mean() + fake_score.mean()) / 2
         return {"d_loss": d_loss, "g_loss": g_loss,
                 "accuracy_real": (real_score > middle).float().mean(),
                 "accuracy_fake": (fake_score < middle).float().mean()}
 
-    step_with, step_without = (Replayed(partial(step, penalised), args.device) for penalised in (True, False))
+    step_with, step_without = (CudaGraph(partial(step, penalised), args.device) for penalised in (True, False))
     fixed = draw_latents(32, LATENT).float().to(args.device)
     for epoch in run.epochs_left():
         order = torch.randperm(len(images), device=args.device)
         # all fall: the discriminator sees finer detail as the faces get better, and the generator keeps up
         done = epoch / args.epochs
-        r1.fill_(exponential(args.r1, args.r1_end, done))
+        r1.fill_(exponential(*args.r1, done))
         for i in range(steps):
             warm = min(1, (epoch * steps + i + 1) / max(1, args.warm_up))
-            g_rate.fill_(warm * exponential(args.lr, args.lr_end, done))
-            d_rate.fill_(warm * exponential(args.lr_discriminator, args.lr_discriminator_end, done))
+            g_rate.fill_(warm * exponential(*args.lr, done))
+            d_rate.fill_(warm * exponential(*args.lr_discriminator, done))
             chosen.copy_(order[i * batch:(i + 1) * batch])
-            penalised = args.r1 > 0 and (epoch * steps + i) % PENALTY_INTERVAL == 0
+            penalised = args.r1[0] > 0 and (epoch * steps + i) % PENALTY_INTERVAL == 0
             metrics = step_with() if penalised else step_without()
             ema.update(generator)
             run.end_step(metrics, batch)
         with torch.inference_mode():
             save_picture(Path(args.out_dir, f"samples_{epoch + 1:03d}.png"), grid(ema.model(fixed)))
-        run.end_epoch({"step": (epoch + 1) * steps, **run.means()})
+        run.end_epoch(first={"step": (epoch + 1) * steps})
 
-    recompute_statistics(ema.model, args.device, max(2, min(STATISTICS, len(images) // 256)))  # few in a try-out
+    recompute_statistics(ema.model, args.device)
     run.save_model(ema.state)
 
 

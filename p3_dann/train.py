@@ -20,7 +20,7 @@ from common.augment import augment_digits, half_strong_digits
 from common.data import SCENARIOS, class_balanced_weights, load_labelled, load_unlabelled
 from common.digit_net import DigitNet
 from common.run import Run, already_trained, interruptible, run_config
-from common.training import EMA, at_least, autocast, descend, entropy, learning_rate, pick_device
+from common.training import EMA, at_least, autocast, entropy, learning_rate, optimizer_step, pick_device
 from p3_dann.model import DomainDiscriminator, GradientReversal
 
 WEIGHT_DECAY = 1e-4
@@ -76,7 +76,7 @@ def dann_loss(net, discriminator, augment, x, y, target, strength):
     """Ganin et al. 2016, eq. 18: the source's class loss plus the domain loss behind the gradient reversal.
 
     uint8 images [N, 3, 28, 28] of the source with labels [N], uint8 images [M, 3, 28, 28] of the target. Returns the
-    loss, and what the log shows: target_shares are the mean predictions [classes] for the target.
+    loss, what the log shows, and the mean prediction [classes] for the target.
     """
     count = len(x)
     views = augment(torch.cat([x, target]))
@@ -92,7 +92,7 @@ def dann_loss(net, discriminator, augment, x, y, target, strength):
     return class_loss + domain_loss, {
         "class_loss": class_loss, "class_accuracy": (logits[:count].argmax(1) == y).float().mean(),
         "domain_loss": domain_loss, "domain_accuracy": ((domain_logits > 0) == is_source).float().mean(),
-        "target_entropy": entropy(target_probs).mean(), "target_shares": target_probs.mean(0)}
+        "target_entropy": entropy(target_probs).mean()}, target_probs.mean(0)
 
 
 def main(argv=None):
@@ -121,22 +121,24 @@ def main(argv=None):
               {"net": net, "discriminator": discriminator, "optimizer": optimizer, "ema": ema}, args.resume)
     steps = args.epochs * args.steps
     for epoch in run.epochs_left():
+        shares = torch.zeros(10, device=args.device)  # of the classes in the predictions for the target, over the steps
         for step in range(epoch * args.steps, (epoch + 1) * args.steps):
             picked = torch.multinomial(weights, args.batch_size, replacement=True)
             x, y = images[picked], labels[picked]
             if args.mode == "dann":
                 target = target_images[torch.randint(len(target_images), (args.batch_size,), device=args.device)]
                 strength = reversal_strength(step, steps, args.reversal)
-                loss, metrics = dann_loss(net, discriminator, augment, x, y, target, strength)
+                loss, metrics, target_shares = dann_loss(net, discriminator, augment, x, y, target, strength)
+                shares += target_shares
             else:
                 loss, metrics = supervised_loss(net, augment, x, y)
-            descend(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
+            optimizer_step(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
             run.end_step(metrics, args.batch_size * (1 + (args.mode == "dann")))
-        row = run.means()
-        if "target_shares" in row:  # label-free: how sure and how varied the predictions are, in nats, at most log 10
-            row["target_information"] = entropy(row.pop("target_shares")) - row["target_entropy"]
-        run.end_epoch(row)
+        extra = {}
+        if args.mode == "dann":  # label-free: how sure and how varied the predictions are, in nats, at most log 10
+            extra["target_information"] = entropy(shares / args.steps).item() - run.means()["target_entropy"]
+        run.end_epoch(extra)
 
     run.save_model(ema.state)
 

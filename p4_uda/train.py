@@ -23,7 +23,7 @@ from common.augment import strong_digits, weak_digits
 from common.data import SCENARIOS, class_balanced_weights, load_labelled, load_unlabelled
 from common.digit_net import DigitNet
 from common.run import Run, already_trained, interruptible, run_config
-from common.training import EMA, at_least, autocast, descend, entropy, learning_rate, pick_device
+from common.training import EMA, at_least, autocast, entropy, learning_rate, optimizer_step, pick_device
 from p4_uda.model import SWITCHES, PseudoLabels
 
 WEIGHT_DECAY = 1e-4
@@ -88,7 +88,8 @@ def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
 
     uint8 images [N, 3, 28, 28] of the source, half of them weakly and half strongly augmented, with labels [N]; uint8
     images [M, 3, 28, 28] of the target. The teacher, a network in eval mode without gradients, sees weak views of both
-    domains; of the target, the net sees strong ones. Returns the loss, and what the log shows.
+    domains; of the target, the net sees strong ones. Returns the loss, what the log shows, and the teacher's mean
+    prediction [classes] for the target.
     """
     count, half = len(x), len(x) // 2
     weak = weak_digits(x[:half])
@@ -102,7 +103,7 @@ def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
     return class_loss + weight * target_loss, {
         "class_loss": class_loss, "class_accuracy": (logits[:count].argmax(1) == y).float().mean(),
         "threshold": threshold, "target_loss": target_loss, "keep_rate": kept.mean(),
-        "target_entropy": entropy(target_probs).mean(), "target_shares": target_probs.mean(0)}
+        "target_entropy": entropy(target_probs).mean()}, target_probs.mean(0)
 
 
 def main(argv=None):
@@ -133,22 +134,24 @@ def main(argv=None):
               {"net": net, "optimizer": optimizer, "ema": ema, "pseudo_labels": pseudo_labels}, args.resume)
     steps = args.epochs * args.steps
     for epoch in run.epochs_left():
+        shares = torch.zeros(10, device=args.device)  # of the classes in the predictions for the target, over the steps
         for step in range(epoch * args.steps, (epoch + 1) * args.steps):
             picked = torch.multinomial(weights, args.batch_size, replacement=True)
             x, y = images[picked], labels[picked]
             if args.mode == "uda":
                 target = target_images[torch.randint(len(target_images), (2 * args.batch_size,), device=args.device)]
                 weight = target_weight(step, steps)
-                loss, metrics = adamatch_loss(net, ema.model, pseudo_labels, x, y, target, weight)
+                loss, metrics, target_shares = adamatch_loss(net, ema.model, pseudo_labels, x, y, target, weight)
+                shares += target_shares
             else:
                 loss, metrics = supervised_loss(net, x, y)
-            descend(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
+            optimizer_step(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
             run.end_step(metrics, args.batch_size * (3 if args.mode == "uda" else 1))
-        row = run.means()
-        if "target_shares" in row:  # label-free: how sure and how varied the predictions are, in nats, at most log 10
-            row["target_information"] = entropy(row.pop("target_shares")) - row["target_entropy"]
-        run.end_epoch(row)
+        extra = {}
+        if args.mode == "uda":  # label-free: how sure and how varied the predictions are, in nats, at most log 10
+            extra["target_information"] = entropy(shares / args.steps).item() - run.means()["target_entropy"]
+        run.end_epoch(extra)
 
     run.save_model(ema.state)
 

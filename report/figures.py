@@ -15,10 +15,9 @@ import pandas
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from sklearn.metrics import confusion_matrix
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.data import CLASSES, SCENARIOS, list_images, load_faces, load_labelled
+from common.data import SCENARIOS, list_images, load_faces, load_labelled
 from common.pictures import draw_latents, grid, to_pixels, write_grid
 from common.predict import load_digit_net, run_in_batches
 from common.tsne import embed, plt, save_figure, scatter
@@ -28,9 +27,9 @@ from p2_gan.inference import WEIGHTS as GAN_WEIGHTS
 from p2_gan.inference import load_generator
 from p2_gan.model import LATENT, MODELS
 from report import plots
-from report.run_faces import shown_epochs
+from report.run_faces import REAL, read_faces, shown_epochs
 from report.runs import RESULTS, ROOT
-from report.tables import TITLES, vae_runs, write_tables
+from report.tables import TITLES, write_tables
 
 METHODS = {"p3_dann": "DANN", "p4_uda": "AdaMatch"}
 REACH = 1.5  # the ends of a walk along an attribute, in differences of the mean codes
@@ -73,13 +72,13 @@ def draw_gan_curves(data_dir, path):
 
 def draw_sweep(data_dir, path):
     """FD-EffLite by lambda: of reconstructions, and of samples with and without a flow; points: at full length."""
-    runs = pandas.DataFrame(vae_runs()).set_index("row").sort_values("kl_weight")
-    runs = runs.drop(["real faces", "repeated"], errors="ignore")
+    runs = read_faces("p1").drop([REAL, "repeated"]).sort_values("kl_weight")
     runs.loc["plain", "fd_efflite"] = float("nan")  # it has no flow
     curves = {"fd_normal": "samples, N(0, I) decoded", "fd_efflite": "samples, through the flow",
               "fd_reconstructed": "reconstructions"}
     figure, axis = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
-    for (_, group), line in zip(runs.groupby("epochs"), ("o-", "D")):  # the short runs come first
+    short = runs.index.str.startswith("lambda_")
+    for group, line in ((runs[short], "o-"), (runs[~short], "D")):
         for column, colour in zip(curves, plots.CLASS_COLOURS[1::2]):
             axis.plot(group["kl_weight"], group[column], line, color=colour)
     axis.set(xlabel="$\\lambda_{KL}$", ylabel="FD-EffLite", xscale="log")
@@ -197,28 +196,6 @@ def gan_faces(count):
     return load_generator()(draw_latents(count, LATENT).float())
 
 
-@torch.inference_mode()
-def draw_truncation(data_dir, path):
-    """Distance, precision and recall by what the latents are multiplied with, and four faces under each value."""
-    table, generator = pandas.read_csv(RESULTS / "p2_truncation.csv"), load_generator()
-    faces = torch.stack([generator(t * draw_latents(4, LATENT).float()) for t in table["row"]], 1)  # [4, columns, ...]
-    figure, (axis, below) = plt.subplots(2, 1, figsize=(4.4, 5.6), height_ratios=(1, 2.6), layout="constrained")
-    lines = axis.plot(table["row"], table["fd_efflite"], "o-", color="black")
-    shares = axis.twinx()
-    lines += shares.plot(table["row"], table["precision"], "s--", color=plots.TWO_COLOURS[0])
-    lines += shares.plot(table["row"], table["recall"], "^--", color=plots.TWO_COLOURS[1])
-    axis.set(xlabel="factor on the latents", ylabel="FD-EffLite", ylim=(0, 1.1 * table["fd_efflite"].max()),
-             xticks=table["row"], xlim=(0.5, 1.5))
-    shares.set(ylabel="precision, recall", ylim=(0, 1))
-    figure.legend(lines, ["FD-EffLite", "precision", "recall"], loc="outside upper center", ncols=3)
-    pixels = grid(faces.flatten(0, 1), columns=len(table))
-    plots.show_picture(below, pixels)
-    below.xaxis.tick_top()
-    below.tick_params(length=0)
-    below.set_xticks((np.arange(len(table)) + 0.5) * pixels.shape[1] / len(table), [f"× {t:g}" for t in table["row"]])
-    save_figure(figure, path)
-
-
 def draw_neighbours(data_dir, path):
     """8 generated faces and the three training faces nearest to each, mirrored or not, by their pixels at 32x32."""
     fakes, images = gan_faces(8), load_faces(data_dir, "train")
@@ -279,32 +256,22 @@ def draw_tsne(problem, source, target, colour, data_dir, path):
 
 def draw_mistakes(problem, data_dir, path):
     """For each pair of domains the confusion matrix, and the mistakes in which the network is most confident."""
-    tests, shares = {}, []
-    for target, source in SCENARIOS.items():
-        images, labels = load_labelled(data_dir, target, "test")
-        confidence, predicted = run_in_batches(load_pair(problem, source, target), images).softmax(1).max(1)
-        title = f"{TITLES[source]} → {TITLES[target]}, {len(labels):,} images"
-        tests[title] = images, labels, confidence, predicted
-        shares.append(100 * confusion_matrix(labels, predicted, labels=range(CLASSES), normalize="true"))
-    right = np.eye(CLASSES, dtype=bool)
-    limits = min(s[right].min() for s in shares), max(s[~right].max() for s in shares)
-    figure = plt.figure(figsize=(plots.WIDTH, 3.9))  # places as fractions of it
-    matrices = figure.add_gridspec(1, 3, left=0.05, right=0.99, bottom=0.46, top=0.94, wspace=0.16).subplots()
-    bars = figure.add_gridspec(1, 2, left=0.15, right=0.89, bottom=0.335, top=0.355, wspace=0.4).subplots()
-    pictures = figure.add_gridspec(2, 20, left=0.05, right=0.99, bottom=0.01, top=0.22).subplots()
+    figure = plt.figure(figsize=(plots.WIDTH, 3.5))  # places as fractions of it
+    matrices = figure.add_gridspec(1, 3, left=0.05, right=0.99, bottom=0.38, top=0.94, wspace=0.16).subplots()
+    pictures = figure.add_gridspec(2, 20, left=0.05, right=0.99, bottom=0.01, top=0.25).subplots()
     for axis in pictures.flat:  # a column between the pairs stays empty
         axis.axis("off")
-    for pair, (title, (images, labels, confidence, predicted)) in enumerate(tests.items()):
-        matrices[pair].set_title(title)
-        shown = plots.draw_confusion(matrices[pair], shares[pair], *limits)
+    for pair, (target, source) in enumerate(SCENARIOS.items()):
+        images, labels = load_labelled(data_dir, target, "test")
+        confidence, predicted = run_in_batches(load_pair(problem, source, target), images).softmax(1).max(1)
+        plots.draw_confusion(matrices[pair], labels, predicted)
+        matrices[pair].set_title(f"{TITLES[source]} → {TITLES[target]}, {len(labels):,} images")
         wrong = (predicted != labels).nonzero().squeeze(1)
         for i, mistake in enumerate(wrong[confidence[wrong].argsort(descending=True)][:12]):
             axis = pictures[i // 6, 7 * pair + i % 6]
             plots.show_picture(axis, images[mistake].permute(1, 2, 0).numpy())
             axis.set_title(f"{labels[mistake]} → {predicted[mistake]}", fontsize=6, pad=2)
     matrices[0].set_ylabel("label")
-    for axis, image, name in zip(bars, shown, ("correct", "mistakes")):
-        figure.colorbar(image, axis, orientation="horizontal", label=f"{name}, % of a label's images")
     save_figure(figure, path)
 
 
@@ -323,7 +290,7 @@ FIGURES |= {"fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions,
             "fig1_6": draw_sweep, "fig1_8": draw_walks}
 FIGURES |= {f"fig2_1_{part}": partial(draw_gan_printed, part) for part in ("generator", "discriminator")}
 FIGURES |= {"fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress, "fig2_5": draw_neighbours,
-            "fig2_6": draw_vae_and_gan, "fig2_7": draw_truncation}
+            "fig2_6": draw_vae_and_gan}
 FIGURES |= {f"{number}_{source}_{target}_{colour}": partial(draw_tsne, problem, source, target, colour)
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}

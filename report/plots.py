@@ -3,6 +3,7 @@
 A figure is drawn in the size in which it is printed, so that a font size here is the font size on paper.
 """
 import numpy as np
+from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from common.tsne import plt, save_figure
 
@@ -68,16 +69,11 @@ def draw_runs(logs, columns):
     return figure
 
 
-def draw_confusion(axis, shares, lowest, highest):
-    """Shares [label, predicted] in %: what is correct in one scale of colours, the mistakes in another."""
-    right = np.eye(len(shares), dtype=bool)
-    shown = [axis.matshow(np.ma.masked_array(shares, hidden), cmap=cmap, vmin=low, vmax=high)
-             for hidden, cmap, low, high in ((~right, "Blues", lowest, 100), (right, "Oranges", 0, highest))]
-    for (row, column), share in np.ndenumerate(shares):
-        if share > 0.5:
-            colour = "white" if shown[row != column].norm(share) > 0.6 else "black"
-            axis.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=6, color=colour)
-    axis.set(xlabel="predicted", xticks=range(len(shares)), yticks=range(len(shares)))
-    axis.xaxis.tick_bottom()
-    axis.tick_params(length=0)
-    return shown
+def draw_confusion(axis, labels, predicted):
+    """A confusion matrix of digits, in % of each label's images, rounded; no 0 is written."""
+    display = ConfusionMatrixDisplay(100 * confusion_matrix(labels, predicted, labels=range(10), normalize="true"))
+    display.plot(ax=axis, cmap="Blues", values_format=".0f", colorbar=False, text_kw={"fontsize": 6},
+                 im_kw={"vmin": 0, "vmax": 100})
+    for text in display.text_.flat:
+        text.set_visible(text.get_text() != "0")
+    axis.set(xlabel="predicted", ylabel="")

@@ -24,7 +24,7 @@ from common.run import checksum
 from common.training import at_least
 from p3_dann import train as p3
 from p4_uda import train as p4
-from report.runs import RESULTS, make_parser, read_log, ship, train, typed, write_results
+from report.runs import RESULTS, interruptible, make_parser, read_log, ship, train, typed, write_results
 
 HELD_OUT = 1000  # of the target's training images, in the ablation
 SHORT = ["--epochs", "5", "--hold-out", str(HELD_OUT)]  # a fifth of the length
@@ -165,7 +165,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command continues")
+    interruptible(main)

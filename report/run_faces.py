@@ -3,18 +3,19 @@
     python3 report/run_faces.py p1 --data-dir hw3_data          # trains what is not in runs/ yet; resumes
     python3 report/run_faces.py p1 --data-dir hw3_data --only shipped --ship     # and ship the row `shipped`
     python3 report/run_faces.py p1_sampling --data-dir hw3_data     # the shipped VAE's ways to draw; nothing is trained
-    python3 report/run_faces.py p2_truncation --data-dir hw3_data   # the shipped GAN's latents times 0.6 to 1.4
 
-fd_efflite, precision, recall: report/fd_efflite.py, of 5,000 generated faces to the first 5,000 training faces.
-fd_test: the same distance to the test faces; there are fewer, so it is larger and compares only within its column.
-nearer_to_training: of how many generated faces the nearest, among as many training as test faces and by the same
-features, is a training face: 0.5 where none of these is copied.
-Of a VAE also fd_normal, of 5,000 faces decoded from N(0, I) without the flow; of the test faces' reconstructions from
-the posterior's mean fd_reconstructed (2,621 faces, which adds some points) and test_mse, the mean squared error per
-value, images on [0, 1]; kl, in nats per image, of the log's last epoch; flow_seconds, of the second stage, which
-train_seconds leaves out. The VAEs of the sweep over lambda are shorter and narrower than the shipped one; `plain` has
-its length and width, but a larger lambda and no flow; `repeated` is the same command, run again. The GANs `width_16`
-and `width_32` are earlier ones; `width_16` is the command without options.
+In every row, `fd_efflite`, `precision` and `recall` compare 5,000 generated faces with the first 5,000 training faces,
+as fd_efflite.py does. `fd_test` is the distance to the test faces; these are fewer, which makes it larger, so it
+compares only within its column. `nearer_to_training` mixes the test faces with as many training faces: it is the share
+of generated faces whose nearest one in the mix, by the same features, is a training face, and 0.5 if none is copied.
+
+A VAE's `fd_normal` is the distance of 5,000 faces that are decoded from N(0, I) without the flow. `fd_reconstructed` is
+that of the test faces' reconstructions from the posterior's mean; 2,621 faces make it some points larger. `test_mse` is
+the mean squared error of these reconstructions per value, with images on [0, 1]. `kl`, in nats per image, is that of
+the log's last epoch. `train_seconds` is the time of the VAE alone, `flow_seconds` that of the second stage.
+
+The VAEs of the sweep over lambda are shorter and narrower than the shipped one. `plain` has its length and width, but a
+larger lambda and no flow. `repeated` is the shipped one's command, run again.
 """
 import json
 import shlex
@@ -27,28 +28,67 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.data import list_images
+from common.data import list_images, load_faces
 from common.pictures import save_picture
+from common.run import checksum
 from p1_vae import inference as p1_inference
 from p1_vae import train as p1
 from p2_gan import inference as p2_inference
 from p2_gan import train as p2
 from report.fd_efflite import features, frechet, precision_and_recall
-from report.runs import RESULTS, copy, make_parser, read_log, ship, train, write_results
+from report.runs import RESULTS, copy_file, interruptible, make_parser, read_log, ship, train, typed, write_results
 
 COUNT = 5000  # faces of either kind
+REAL = "real faces"  # the row of other training faces, measured anew with every table
 SHORT = ["--epochs", "3", "--flow-epochs", "5", "--width", "16"]
-VAES = {f"lambda_{weight}": ["--kl-weight", weight, *SHORT] for weight in ("3e-7", "1e-6", "3e-6", "1e-5")}
-VAES |= {"plain": ["--kl-weight", "1e-5", "--flow-epochs", "0"], "shipped": [], "repeated": []}
-WIDE = ["--width", "32", "--batch-size", "128"]
-GANS = {"dcgan": ["--model", "dcgan"], "width_16": [], "width_32": [*WIDE, "--epochs", "129"],
-        "shipped": [*WIDE, "--epochs", "94", "--warm-up", "1000", "--lr-end", "2e-4", "--r1-end", "0.05",
-                    "--shifted", "0.2"]}
-PROBLEMS = {"p1": (p1, p1_inference, VAES), "p2": (p2, p2_inference, GANS)}
-# of the shipped models: row -> the options of inference.py
-WAYS = {"p1_sampling": {"N(0, I)": ["--without-flow"], "Gaussian": ["--guidance", "0"], "flow": ["--guidance", "1"],
-                        "flow with guidance": []},
-        "p2_truncation": {f"{t:g}": ["--truncation", f"{t:g}"] for t in (0.6, 0.8, 1, 1.2, 1.4)}}
+VAES = {f"lambda_{weight}": ("VAE", ["--kl-weight", weight, *SHORT]) for weight in ("3e-7", "1e-6", "3e-6", "1e-5")}
+VAES |= {"plain": ("plain VAE", ["--kl-weight", "1e-5", "--flow-epochs", "0"]), "shipped": ("shipped VAE", []),
+         "repeated": ("shipped VAE, again", [])}
+GANS = {"dcgan": ("DCGAN", ["--preset", "dcgan"]), "width_16": ("small GAN", []),
+        "shipped": ("shipped GAN", ["--preset", "wide"])}
+SAMPLINGS = {"normal": ("N(0, I)", ["--without-flow"]), "gaussian": ("Gaussian", ["--guidance", "0"]),
+             "flow": ("flow", ["--guidance", "1"]), "shipped": ("flow with guidance", [])}
+# table -> {row: (title, the options of train.py; of inference.py for p1_sampling)}
+TABLES = {"p1": VAES, "p2": GANS, "p1_sampling": SAMPLINGS}
+PROBLEMS = {"p1": (p1, p1_inference), "p2": (p2, p2_inference)}
+
+
+def row_command(table, row):
+    """What trains the model of a row, or draws its faces, to type by hand."""
+    options = TABLES[table][row][1]
+    if table in PROBLEMS:
+        return typed(PROBLEMS[table][0], options)
+    return shlex.join(["python3", "p1_vae/inference.py", "--num-images", str(COUNT), "--output-dir", "DIR", *options])
+
+
+def read_results(table):
+    """report/results/TABLE.csv by row, without rows that TABLES no longer has; empty if the file is not there yet."""
+    path = RESULTS / f"{table}.csv"
+    results = pandas.read_csv(path) if path.exists() else pandas.DataFrame(columns=["row", "scored_crc32", "command"])
+    return results[results["row"].isin([REAL, *TABLES[table]])].set_index("row")
+
+
+def refuse_other_commands(table, results):
+    """Exit with one line if a row of the results is of another command than TABLES has for it now."""
+    other = [row for row, command in results["command"].items() if row != REAL and command != row_command(table, row)]
+    if other:
+        raise SystemExit(f"report/results/{table}.csv has rows of other commands than run_faces.py's: "
+                         f"{', '.join(other)}: remove them, or make them anew with run_faces.py {table}")
+
+
+def read_faces(table):
+    """A table's results by row; exits with one line where a row has none, or one of another command or model."""
+    results = read_results(table)
+    missing = [row for row in TABLES[table] if row not in results.index]
+    if missing:
+        raise SystemExit(f"report/results/{table}.csv has no row {', '.join(missing)}")
+    refuse_other_commands(table, results)
+    same = "shipped", ["fd_efflite", "fd_test", "precision", "recall"]  # of the same faces in both tables
+    if table == "p1_sampling" and list(results.loc[same]) != list(read_faces("p1").loc[same]):
+        raise SystemExit("report/results/p1_sampling.csv is of another VAE than the row shipped of p1.csv: run python3 "
+                         "report/run_faces.py p1_sampling --data-dir hw3_data")
+    titles = {REAL: "other real faces", **{row: title for row, (title, _) in TABLES[table].items()}}
+    return results.assign(title=results.index.map(titles))
 
 
 def generate(inference, folder, *options):
@@ -63,9 +103,10 @@ def vae_columns(data_dir, out_dir, last, real):
     weights = ["--weights", str(Path(out_dir, "model.pth"))]
     p1_inference.main([*weights, "--reconstruct", str(test), "--output-dir", str(reconstructed)])
     mse = pandas.read_csv(reconstructed / "mse.csv")["mse"].mean()
-    weight = json.loads(Path(out_dir, "config.json").read_text())["kl_weight"]
+    config = json.loads(Path(out_dir, "config.json").read_text())
     normal, flow = generate(p1_inference, Path(out_dir, "normal"), *weights, "--without-flow"), Path(out_dir, "flow")
-    return {"kl_weight": f"{weight:g}", "test_mse": f"{mse:.5f}", "kl": f"{last['kl']:.0f}",
+    return {"epochs": config["epochs"], "width": config["width"], "kl_weight": f"{config['kl_weight']:g}",
+            "test_mse": f"{mse:.5f}", "kl": f"{last['kl']:.0f}",
             "dimensions_in_use": int(last["dimensions_in_use"]), "fd_normal": f"{frechet(real, normal):.1f}",
             "fd_reconstructed": f"{frechet(real, features(reconstructed, list_images(test))):.1f}",
             "flow_seconds": round(read_log(flow)["seconds"].sum()) if flow.exists() else ""}
@@ -85,7 +126,13 @@ def measures(generated, real, test):
             "nearer_to_training": f"{(nearest < len(test)).double().mean():.3f}"}
 
 
-COLUMNS = {"p1": vae_columns, "p2": gan_columns}
+def score(table, data_dir, out_dir, real, test):
+    """The columns of a run, from the features [N, D] of training and test faces."""
+    log, columns = read_log(out_dir), {"p1": vae_columns, "p2": gan_columns}[table]
+    weights = ["--weights", str(out_dir / "model.pth")]
+    return {**columns(data_dir, out_dir, log.iloc[-1], real),
+            **measures(generate(PROBLEMS[table][1], out_dir / "generated", *weights), real, test),
+            "train_seconds": round(log["seconds"].sum())}
 
 
 def shown_epochs(epochs):
@@ -100,55 +147,53 @@ def write_progress(out_dir, epochs):
 
 
 def main():
-    parser = make_parser(__doc__, [*PROBLEMS, *WAYS])
-    rows_help = "; ".join(f"{problem}: {', '.join(rows)}" for problem, (_, _, rows) in PROBLEMS.items())
-    parser.add_argument("--only", nargs="+", metavar="ROW", help=rows_help)
+    parser = make_parser(__doc__, TABLES)
+    parser.add_argument("--only", nargs="+", metavar="ROW",
+                        help="; ".join(f"{table}: {', '.join(TABLES[table])}" for table in PROBLEMS))
     args = parser.parse_args()
-    table = args.table
-    trainer, inference, rows = PROBLEMS[table[:2]]
-    names = args.only or list(rows)
+    table, rows, names = args.table, TABLES[args.table], args.only or list(TABLES[args.table])
     if set(names) - rows.keys():
         parser.error(f"{table} has the rows {', '.join(rows)}")
-    if table in WAYS and (args.only or args.ship):
+    if table == "p1_sampling" and (args.only or args.ship):
         parser.error(f"{table} has neither --only nor --ship")
     if args.ship and "shipped" not in names:
         parser.error("--ship needs the row `shipped`")
 
+    # before hours of training: can what will be trained be scored, and stand beside the rows that stay?
     faces, tests = Path(args.data_dir, "face", "train"), Path(args.data_dir, "face", "test")
     images = list_images(faces)
-    if len(images) < 2 * COUNT:  # before hours of training
+    if len(images) < 2 * COUNT:
         raise SystemExit(f"{faces} has {len(images)} images; the distance needs {2 * COUNT}")
-    real, others = features(faces, images[:COUNT]), features(faces, images[COUNT:2 * COUNT])
+    data = checksum(load_faces(args.data_dir, "train", 2 * COUNT), load_faces(args.data_dir, "test"))
+    others = read_results(table).drop([REAL, *names], errors="ignore")
+    refuse_other_commands(table, others)
+    if set(others["scored_crc32"]) - {data}:
+        raise SystemExit(f"{args.data_dir}: other faces stand behind {', '.join(others.index)} in report/results/"
+                         f"{table}.csv: delete that file, and the same command begins it anew")
+    real, other = features(faces, images[:COUNT]), features(faces, images[COUNT:2 * COUNT])
     test = features(tests, list_images(tests))
-    if table in WAYS:
-        write_results(table, [
-            {"row": row, **measures(generate(inference, Path(args.runs_dir, table, row), *options), real, test),
-             "command": shlex.join(["python3", f"{inference.__name__.replace('.', '/')}.py", "--num-images", str(COUNT),
-                                    "--output-dir", "DIR", *options])}
-            for row, options in WAYS[table].items()], ["row"])
-        return
     out_dirs = {name: Path(args.runs_dir, f"{table}_{name}") for name in names}
-    commands = {name: train(trainer, rows[name], args.data_dir, out_dirs[name]) for name in names}
+    if table == "p1_sampling":
+        results = {name: measures(generate(p1_inference, out_dirs[name], *rows[name][1]), real, test) for name in names}
+    else:
+        trainer, inference = PROBLEMS[table]
+        for name in names:
+            train(trainer, rows[name][1], args.data_dir, out_dirs[name])
+        results = {REAL: measures(other, real, test)}
+        results |= {name: score(table, args.data_dir, out_dirs[name], real, test) for name in names}
+    write_results(table, [{"row": row, **columns, "scored_crc32": data,
+                           "command": "" if row == REAL else row_command(table, row)}
+                          for row, columns in results.items()], ["row"])
     if "plain" in names:  # what the assignment asks for in its plainest form: N(0, I), decoded
         inference.main(["--weights", str(out_dirs["plain"] / "model.pth"), "--output", str(RESULTS / "p1_plain.png")])
-    results = [{"row": "real faces", **measures(others, real, test)}]
-    for name, command in commands.items():
-        log = read_log(out_dirs[name])
-        columns = COLUMNS[table](args.data_dir, out_dirs[name], log.iloc[-1], real)
-        generated = generate(inference, out_dirs[name] / "generated", "--weights", str(out_dirs[name] / "model.pth"))
-        results.append({"row": name, **columns, **measures(generated, real, test),
-                        "train_seconds": round(log["seconds"].sum()), "command": command})
-    write_results(table, results, ["row"])
     if args.ship:
-        ship(Path(trainer.__file__).parent.name, {Path(trainer.__file__).parent.name[3:]: out_dirs["shipped"]})
+        problem = Path(trainer.__file__).parent.name
+        ship(problem, {problem[3:]: out_dirs["shipped"]})
         if table == "p1":
-            copy(out_dirs["shipped"] / "flow" / "log.csv", RESULTS / "p1_vae_flow_log.csv")
+            copy_file(out_dirs["shipped"] / "flow" / "log.csv", RESULTS / "p1_vae_flow_log.csv")
         else:
             write_progress(out_dirs["shipped"], len(read_log(out_dirs["shipped"])))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command continues")
+    interruptible(main)

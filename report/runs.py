@@ -47,7 +47,7 @@ def write_results(table, rows, keys):
     replace_file(path, lambda file: pandas.DataFrame(merged.values()).to_csv(file, index=False))
 
 
-def copy(source, target):
+def copy_file(source, target):
     replace_file(target, lambda file: file.write(Path(source).read_bytes()))
 
 
@@ -55,7 +55,15 @@ def ship(problem, out_dirs):
     """Copy the models of the runs {name: folder} into the problem's weights/, with their sums, and their logs."""
     folder = ROOT / problem / "weights"
     for name, out_dir in out_dirs.items():
-        copy(Path(out_dir, "model.pth"), folder / f"{name}.pth")
-        copy(Path(out_dir, "log.csv"), RESULTS / f"{problem[:2]}_{name}_log.csv")
+        copy_file(Path(out_dir, "model.pth"), folder / f"{name}.pth")
+        copy_file(Path(out_dir, "log.csv"), RESULTS / f"{problem[:2]}_{name}_log.csv")
     sums = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(folder.glob("*.pth")))
     replace_file(folder / "SHA256SUMS", lambda file: file.write(sums.encode()))
+
+
+def interruptible(main):
+    """Call a command's main(); Ctrl-C ends it with one line."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the same command continues")

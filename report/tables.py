@@ -1,6 +1,4 @@
 """The report's tables and numbers as LaTeX commands, made from report/results, the logs and the weights' settings."""
-import shlex
-
 import pandas
 
 from common.data import SCENARIOS
@@ -8,8 +6,7 @@ from common.files import write_output
 from common.weights import load_weights
 from p2_gan.model import MODELS
 from report.run_digits import TABLES, mean_and_std, read_table, table_rows
-from report.run_faces import GANS as GAN_ROWS
-from report.run_faces import VAES as VAE_ROWS
+from report.run_faces import REAL, read_faces
 from report.runs import RESULTS, ROOT
 
 TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
@@ -17,12 +14,18 @@ PAIRS = [f"{TITLES.get(source, source)} → {TITLES.get(target, target)}" for ta
 CODES = [source[0].upper() + target[0] for target, source in SCENARIOS.items()]  # Um: in commands' names and peers.csv
 PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
-VAES = {"real faces": "other real faces", "plain": "plain VAE", "shipped": "shipped model",
-        "repeated": "shipped, again"}  # the other rows differ by their columns alone
-GANS = {"real faces": "other real faces", "dcgan": "DCGAN", "width_16": "small GAN", "width_32": "earlier GAN",
-        "shipped": "shipped GAN"}
-FACES = {("p1", "real faces"): "other real faces", ("p1", "plain"): "VAE, plain", ("p1", "shipped"): "VAE, shipped",
-         **{("p2", row): GANS[row] for row in ("dcgan", "width_16", "width_32", "shipped")}}
+# the tables of faces: header -> (column of the results, how its numbers are written)
+VAE_COLUMNS = {"epochs": ("epochs", ".0f"), "width": ("width", ".0f"), r"$\lambda_{KL}$": ("lambda", ""),
+               "test MSE": ("test_mse", ".4f"), "KL, nats": ("kl", ",.0f"), "dim. used": ("dimensions_in_use", ".0f"),
+               "reconstr.": ("fd_reconstructed", ".0f"), "$N(0, I)$": ("fd_normal", ".0f"), "flow": ("fd_flow", ".0f"),
+               "minutes": ("minutes", ".0f")}
+GAN_COLUMNS = {"steps": ("steps", ",.0f"), "accuracy, real, %": ("accuracy_real", ".0f"),
+               "accuracy, generated, %": ("accuracy_fake", ".0f"), "FD-EffLite": ("fd_efflite", ".1f"),
+               "minutes": ("minutes", ".0f")}
+FACE_COLUMNS = {"FD-EffLite": ("fd_efflite", ".1f"), "to test faces": ("fd_test", ".1f"),
+                "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
+SAMPLING_COLUMNS = {"FD-EffLite": ("fd_efflite", ".0f"), "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
+STEADY = 13  # the epoch from which the shipped GAN's training is steady, after its breakdowns
 # name of a command -> the table and the two rows whose difference it holds
 GAINS = {"dannGain": ("p3", "dann", "source"), "dannPlainGain": ("p3", "dann_plain", "source_plain"),
          "augmentationGain": ("p3", "source", "source_plain"), "udaGain": ("p4", "uda", "source"),
@@ -40,15 +43,7 @@ def read(name):
     return pandas.read_csv(RESULTS / name)
 
 
-def read_faces(table):
-    """The results of problem 1 or 2 by row; exits with one line where a row has none."""
-    results = read(f"{table}.csv").set_index("row")
-    for row in {"p1": VAE_ROWS, "p2": GAN_ROWS}[table].keys() - set(results.index):
-        raise SystemExit(f"report/results/{table}.csv has no row {row}")
-    return results
-
-
-def power(value):
+def latex_number(value):
     """A number for LaTeX: 3e-05 as a power of ten, what is no smaller than 0.01 as it is."""
     if value >= 0.01:
         return f"{value:,g}"
@@ -59,10 +54,6 @@ def power(value):
 
 def rounded(value, digits=0):
     return "" if pandas.isna(value) else f"{value:,.{digits}f}"
-
-
-def minutes(seconds):
-    return rounded(seconds / 60)
 
 
 def escape(text):
@@ -78,41 +69,11 @@ def tabular(header, rows):
                       *lines[1:], r"\bottomrule", r"\end{tabular}"])
 
 
-def vae_runs():
-    """The rows of p1.csv as dicts, with a name in words, and epochs and width: the command's or the shipped model's."""
-    config = load_weights(ROOT / SETTINGS["vae"][0])[1]
-    for row in read("p1.csv").to_dict("records"):
-        words = shlex.split(row["command"]) if isinstance(row["command"], str) else []
-        options = dict(zip(words[2::2], words[3::2]))
-        settings = {key: int(options.get(f"--{key}", config[key])) if words else None for key in ("epochs", "width")}
-        yield {**row, **settings, "name": VAES.get(row["row"], "VAE")}
-
-
-def vae_rows():
-    for run in map(pandas.Series, vae_runs()):
-        weight = "" if pandas.isna(run.kl_weight) else power(run.kl_weight)
-        yield (run["name"], rounded(run.epochs), rounded(run.width), weight, rounded(run.test_mse, 4), rounded(run.kl),
-               rounded(run.dimensions_in_use), rounded(run.fd_reconstructed), rounded(run.fd_normal),
-               rounded(None if run.row == "plain" else run.fd_efflite), minutes(run.train_seconds))
-
-
-def gan_rows():
-    for run in read("p2.csv").itertuples():
-        yield (GANS.get(run.row, run.row), rounded(run.steps), rounded(100 * run.accuracy_real),
-               rounded(100 * run.accuracy_fake), rounded(run.fd_efflite, 1), minutes(run.train_seconds))
-
-
-def face_rows():
-    tables = {table: read_faces(table) for table in ("p1", "p2")}
-    for (table, row), title in FACES.items():
-        run = tables[table].loc[row]
-        yield (title, rounded(run.fd_efflite, 1), rounded(run.fd_test, 1), rounded(run.precision, 2),
-               rounded(run.recall, 3))
-
-
-def sampling_rows():
-    for row in read("p1_sampling.csv").itertuples():
-        yield row.row, rounded(row.fd_efflite), rounded(row.precision, 2), rounded(row.recall, 3)
+def face_table(results, columns, first=""):
+    """A table of rows of run_faces.py."""
+    rows = ([run["title"], *("" if pandas.isna(run[column]) else format(run[column], spec)
+                             for column, spec in columns.values())] for _, run in results.iterrows())
+    return tabular([first, *columns], rows)
 
 
 def domain_accuracies():
@@ -179,9 +140,12 @@ def setting_commands():
     """A command for each setting of SETTINGS, such as vaeBatchSize, and the number of weights in millions."""
     for model, (path, names) in SETTINGS.items():
         state, config = load_weights(ROOT / path)
+        pairs = {name: value for name, value in config.items() if isinstance(value, list) and len(value) == 2}
+        config |= {name: start for name, (start, _) in pairs.items()}  # what falls, from its first to its last value
+        config |= {f"{name}_end": end for name, (_, end) in pairs.items()}
         for name in names:  # a command's name has no digits
             words = name.replace("r1", "penalty").split("_")
-            yield model + "".join(map(str.capitalize, words)), power(config[name])
+            yield model + "".join(map(str.capitalize, words)), latex_number(config[name])
         sizes = {name: v.numel() for name, v in state.items() if name.endswith(("weight", "bias"))}
         flow = sum(size for name, size in sizes.items() if name.startswith("flow."))
         if model in ("vae", "gan", "dann"):
@@ -195,40 +159,43 @@ def setting_commands():
 
 def face_commands():
     """Commands for problems 1 and 2."""
-    vaes, gans = read_faces("p1"), read_faces("p2")
-    samples = read("p1_sampling.csv")["fd_efflite"]  # in the order of its rows
-    sweep = vaes[vaes.index.str.startswith("lambda_")]
+    vaes, gans = map(read_faces, ("p1", "p2"))
+    if pandas.concat([vaes["scored_crc32"], gans["scored_crc32"]]).nunique(dropna=False) > 1:
+        raise SystemExit("report/results/p1.csv and p2.csv are of different faces: make one of them anew with "
+                         "run_faces.py")
     vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
-    # percent, real and generated faces, after the collapses
-    accuracies = 100 * gan_log.query("epoch >= 13")[["accuracy_real", "accuracy_fake"]].stack()
+    for problem, results, log in (("p1_vae", vaes, vae_log), ("p2_gan", gans, gan_log)):
+        if round(log["seconds"].sum()) != results["train_seconds"]["shipped"]:
+            raise SystemExit(f"the model in {problem}/weights is not that of the row shipped of report/results/"
+                             f"{problem[:2]}.csv: ship that one with run_faces.py {problem[:2]} --only shipped --ship")
+    samples = read_faces("p1_sampling")
+    vaes["lambda"] = vaes["kl_weight"].map(latex_number, na_action="ignore")
+    vaes["fd_flow"] = vaes["fd_efflite"].drop("plain")  # it has no flow
+    gans[["accuracy_real", "accuracy_fake"]] *= 100
+    for results in (vaes, gans):
+        results["minutes"] = results["train_seconds"] / 60
+    vae, repeated, gan = vaes.loc["shipped"], vaes.loc["repeated"], gans.loc["shipped"]
+    sweep = vaes[vaes.index.str.startswith("lambda_")]
+    steady = 100 * gan_log.loc[gan_log["epoch"] >= STEADY, ["accuracy_real", "accuracy_fake"]].stack()
     return {
-        "vaeTable": tabular(["", "epochs", "width", r"$\lambda_{KL}$", "test MSE", "KL, nats", "dim. used",
-                             "reconstr.", "$N(0, I)$", "flow", "minutes"], vae_rows()),
-        "ganTable": tabular(["", "steps", "accuracy, real, %", "accuracy, generated, %", "FD-EffLite", "minutes"],
-                            gan_rows()),
-        "facesTable": tabular(["", "FD-EffLite", "to test faces", "precision", "recall"], face_rows()),
-        "samplingTable": tabular(["codes from", "FD-EffLite", "precision", "recall"], sampling_rows()),
-        **{f"sampling{name}": rounded(value) for name, value in zip(("Normal", "Gaussian", "Flow"), samples)},
-        "truncationDistance": rounded(read("p2_truncation.csv").set_index("row")["fd_efflite"][1.2], 1),
-        "facesDistance": rounded(vaes["fd_efflite"]["real faces"]),
-        "vaeMse": rounded(vaes["test_mse"]["shipped"], 4),
+        "vaeTable": face_table(vaes, VAE_COLUMNS), "ganTable": face_table(gans, GAN_COLUMNS),
+        "facesTable": face_table(pandas.concat([vaes.loc[[REAL, "plain", "shipped"]], gans.drop(REAL)]), FACE_COLUMNS),
+        "samplingTable": face_table(samples, SAMPLING_COLUMNS, "codes from"),
+        **{f"sampling{way.title()}": rounded(samples["fd_efflite"][way]) for way in ("normal", "gaussian", "flow")},
+        "facesDistance": rounded(vaes["fd_efflite"][REAL]), "vaeMse": rounded(vae["test_mse"], 4),
         "vaeKlLowest": rounded(vae_log["kl"].min()), "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
-        "vaeBestNormal": power(sweep["kl_weight"][sweep["fd_normal"].idxmin()]),
+        "vaeBestNormal": sweep["lambda"][sweep["fd_normal"].idxmin()],
         "vaeStepsPerEpoch": rounded(vae_log["step"][0]), "ganStepsPerEpoch": rounded(gan_log["step"][0]),
-        "vaeMinutes": minutes(vaes["train_seconds"]["shipped"]),
-        "vaeFlowMinutes": minutes(vaes["flow_seconds"]["shipped"]),
-        "vaeRepeatedMinutes": minutes(vaes["train_seconds"]["repeated"] + vaes["flow_seconds"]["repeated"]),
-        "vaeRepeatedDistance": rounded(vaes["fd_efflite"]["repeated"], 1),
-        "ganMinutes": minutes(gans["train_seconds"]["shipped"]),
-        "vaeDistance": rounded(vaes["fd_efflite"]["shipped"]), "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
-        "vaeReconstructed": rounded(vaes["fd_reconstructed"]["shipped"]),
-        "ganDistance": rounded(gans["fd_efflite"]["shipped"], 1),
+        "vaeMinutes": rounded(vae["minutes"]), "vaeFlowMinutes": rounded(vae["flow_seconds"] / 60),
+        "vaeRepeatedMinutes": rounded(repeated["minutes"] + repeated["flow_seconds"] / 60),
+        "vaeRepeatedDistance": rounded(repeated["fd_efflite"], 1), "ganMinutes": rounded(gan["minutes"]),
+        "vaeDistance": rounded(vae["fd_efflite"]), "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
+        "vaeReconstructed": rounded(vae["fd_reconstructed"]), "ganDistance": rounded(gan["fd_efflite"], 1),
         "ganNarrowDistance": rounded(gans["fd_efflite"]["width_16"], 1),
-        "ganEarlierDistance": rounded(gans["fd_efflite"]["width_32"], 1),
         "dcganDistance": rounded(gans["fd_efflite"]["dcgan"], 1),
-        "ganCopies": rounded(100 * gans["nearer_to_training"]["shipped"]),
-        "realCopies": rounded(100 * gans["nearer_to_training"]["real faces"]),
-        "ganAccuracies": "{:.0f} to {:.0f}".format(*accuracies.agg(["min", "max"]))}
+        "ganCopies": rounded(100 * gan["nearer_to_training"]),
+        "realCopies": rounded(100 * gans["nearer_to_training"][REAL]),
+        "ganSteady": str(STEADY), "ganAccuracies": f"{steady.min():.0f} to {steady.max():.0f}"}
 
 
 def digit_commands():

@@ -36,7 +36,7 @@ def nets():
 def dann(nets, batch, strength):
     """The loss under the same augmentation each time, and its metrics."""
     torch.manual_seed(1)
-    return train.dann_loss(*nets, augment_digits, *batch, strength)
+    return train.dann_loss(*nets, augment_digits, *batch, strength)[:2]
 
 
 def gradient(nets, batch, strength):
@@ -76,7 +76,7 @@ def test_domain_labels(nets, batch):
     """A discriminator that is right about every image has no loss: 1 for the source, which comes first, 0 after it."""
     right = torch.tensor([20.0] * 8 + [-20.0] * 8)
     for logits, accuracy in ((right, 1), (-right, 0)):
-        _, metrics = train.dann_loss(nets[0], lambda features: logits, augment_digits, *batch, 1.0)
+        _, metrics, _ = train.dann_loss(nets[0], lambda features: logits, augment_digits, *batch, 1.0)
         assert metrics["domain_accuracy"] == accuracy and (metrics["domain_loss"] < 1e-6) == accuracy
 
 
@@ -97,7 +97,7 @@ def test_the_class_loss_by_hand(batch):
     logits = 8.0 * torch.eye(10)[[0, 1, 2, 3, 4, 5, 6, 9]]
     net = SimpleNamespace(features=lambda views: views, classifier=lambda views: logits.repeat(2, 1))
     loss, metrics = train.supervised_loss(lambda views: logits, augment_digits, x, y)
-    _, dann_metrics = train.dann_loss(net, lambda features: torch.zeros(16), augment_digits, x, y, target, 1.0)
+    _, dann_metrics, _ = train.dann_loss(net, lambda features: torch.zeros(16), augment_digits, x, y, target, 1.0)
     for found in (loss, metrics["class_loss"], dann_metrics["class_loss"]):
         assert found.item() == pytest.approx(1, rel=0.01)
     assert metrics["class_accuracy"] == dann_metrics["class_accuracy"] == 7 / 8
@@ -106,8 +106,8 @@ def test_the_class_loss_by_hand(batch):
 def test_target_information_is_of_the_target(nets, batch):
     """The shares and the entropy in the log are means over the predictions for the target."""
     probs = nets[0].eval()(batch[2] / 255).softmax(1)
-    _, metrics = train.dann_loss(*nets, train.AUGMENTATIONS["none"], *batch, 1.0)
-    torch.testing.assert_close(metrics["target_shares"], probs.mean(0))
+    _, metrics, shares = train.dann_loss(*nets, train.AUGMENTATIONS["none"], *batch, 1.0)
+    torch.testing.assert_close(shares, probs.mean(0))
     torch.testing.assert_close(metrics["target_entropy"], -(probs * probs.log()).sum(1).mean())
 
 

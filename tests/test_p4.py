@@ -39,16 +39,16 @@ def teacher_of(target, logit=SURE):
 def adamatch(batch, teacher, weight=1.0, without=(), net=None):
     net = net or Fixed([0, 1, 2, 3] + [9] * 8, SURE)
     pseudo_labels = PseudoLabels(without=without)
-    loss, metrics = train.adamatch_loss(net, teacher, pseudo_labels, *batch, weight)
+    loss, metrics, shares = train.adamatch_loss(net, teacher, pseudo_labels, *batch, weight)
     loss.backward()
     assert not pseudo_labels.source_mean.requires_grad  # else each step would hold the graphs of all before it
-    return net, loss, metrics
+    return net, loss, metrics, shares
 
 
 def test_the_teachers_labels_teach_the_net_about_the_target(batch):
     """The net believes in nines, the teacher in fives: fives rise and nines fall, for the target's rows alone."""
     teacher = teacher_of([5] * 8)
-    net, loss, metrics = adamatch(batch, teacher)
+    net, loss, metrics, _ = adamatch(batch, teacher)
     gradient = net.logits.grad
     assert (gradient[4:, 5] < -0.1).all() and (gradient[4:, 9] > 0.1).all()
     right, wrong = (nn.functional.cross_entropy(net.logits[rows], labels).item() for rows, labels in (
@@ -72,7 +72,7 @@ def test_labels_that_are_not_sure_enough_do_not_teach(batch):
     teacher = teacher_of([5] * 8)
     with torch.no_grad():
         teacher.logits[2:5] *= UNSURE / SURE
-    net, _, metrics = adamatch(batch, teacher)
+    net, _, metrics, _ = adamatch(batch, teacher)
     assert (net.logits.grad[4:7] == 0).all() and (net.logits.grad[7:] != 0).any(1).all()
     assert metrics["keep_rate"].item() == pytest.approx(5 / 8)
     assert metrics["target_loss"].item() == pytest.approx(5 / 8 * SURE, rel=0.01)  # what is left out counts as 0
@@ -81,8 +81,8 @@ def test_labels_that_are_not_sure_enough_do_not_teach(batch):
 def test_target_information_is_of_the_teacher(batch):
     teacher = teacher_of(range(8), 1.0)
     probs = teacher.logits.detach()[2:].softmax(1)
-    metrics = adamatch(batch, teacher)[2]
-    torch.testing.assert_close(metrics["target_shares"].detach(), probs.mean(0))
+    _, _, metrics, shares = adamatch(batch, teacher)
+    torch.testing.assert_close(shares.detach(), probs.mean(0))
     torch.testing.assert_close(metrics["target_entropy"].detach(), -(probs * probs.log()).sum(1).mean())
 
 

@@ -1,0 +1,1 @@
+"""How the report's numbers, tables and figures are made."""
