@@ -110,16 +110,13 @@ def fetch(sources, name, urls, md5, page):
     raise SystemExit(f"cannot download {name} ({reason}): get it from {page} and put it into {sources}")
 
 
-def blend(digits, photos, rng, threshold=0):
-    """MNIST-M's |photo patch - 255 * (digit > threshold)|: digits [N, 28, 28], photos [H, W, 3] -> [N, 28, 28, 3].
-
-    All uint8. The digit's pixels become those of the patch's negative.
-    """
+def blend(digits, photos, rng):
+    """MNIST-M's |photo patch - 255 * (digit > 0)|, uint8: digits [N, 28, 28], photos [H, W, 3] -> [N, 28, 28, 3]."""
     out = np.empty((*digits.shape, 3), np.uint8)
     for i, digit in enumerate(digits):
         photo = photos[rng.randint(len(photos))]
         row, column = rng.randint(photo.shape[0] - 28), rng.randint(photo.shape[1] - 28)
-        out[i] = np.abs(photo[row:row + 28, column:column + 28].astype(int) - 255 * (digit[:, :, None] > threshold))
+        out[i] = np.abs(photo[row:row + 28, column:column + 28].astype(int) - 255 * (digit[:, :, None] > 0))
     return out
 
 
