@@ -13,7 +13,7 @@ def uniform(low, high, shape, device):
 
 
 def random_affine(x, degrees=10, scale=1.15, shear=0.1, translate=0.07):
-    """Rotate by up to ±degrees, zoom by up to a factor `scale`, shear, shift by up to ±translate of the side."""
+    """Rotate by up to ±degrees, zoom each axis by its own factor of up to `scale`, shear, shift by up to ±translate."""
     n, device = len(x), x.device
     angle = uniform(-degrees, degrees, n, device) * math.pi / 180
     skew = uniform(-shear, shear, n, device)

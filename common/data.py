@@ -11,15 +11,17 @@ from common.files import Progress
 
 SCENARIOS = {"mnistm": "usps", "svhn": "mnistm", "usps": "svhn"}  # target -> source
 CLASSES = 10
+UNREADABLE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow needs other programs to read these
 
 
 def list_images(folder):
-    """Names of the files in `folder` with an image's extension, sorted; other files and hidden ones are skipped."""
+    """Names of the files in `folder` whose extension says that Pillow reads them, sorted; hidden ones are skipped."""
     try:
         files = [entry.name for entry in os.scandir(folder) if not entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
         raise SystemExit(f"cannot read the image folder {folder}: {error.strerror}")
-    names = sorted(name for name in files if Path(name).suffix.lower() in Image.registered_extensions())
+    formats = Image.registered_extensions()  # also those that Pillow only writes, as .pdf
+    names = sorted(name for name in files if formats.get(Path(name).suffix.lower()) in Image.OPEN.keys() - UNREADABLE)
     if not names:
         raise SystemExit(f"no images in folder: {folder}")
     return names
@@ -57,15 +59,19 @@ def load_images(folder, names, size=28):
 def read_labels(path):
     """Read a CSV with the columns image_name and label (0-9) into {name: label}, in file order."""
     try:
-        table = pandas.read_csv(path, usecols=["image_name", "label"], dtype=str, keep_default_na=False)
+        table = pandas.read_csv(path, usecols=["image_name", "label"], dtype=object, keep_default_na=False,
+                                encoding_errors="surrogateescape")
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         raise SystemExit(f"cannot read {path}: {error}")
-    wrong = ~table["label"].isin([str(c) for c in range(CLASSES)])
-    if wrong.any():
-        raise SystemExit(f"{path}, line {wrong.idxmax() + 2}: label '{table['label'][wrong.idxmax()]}' is not 0-9")
-    if table.empty:
+    labels, digits = {}, [str(c) for c in range(CLASSES)]
+    for line, (name, label) in enumerate(zip(table["image_name"], table["label"]), 2):
+        if label not in digits:
+            raise SystemExit(f"{path}, line {line}: label '{label}' is not 0-9")
+        if labels.setdefault(name, int(label)) != int(label):
+            raise SystemExit(f"{path}, line {line}: {name} is named twice, with other labels")
+    if not labels:
         raise SystemExit(f"{path}: no rows")
-    return dict(zip(table["image_name"], table["label"].astype(int)))
+    return labels
 
 
 def load_labelled(data_dir, domain, split, limit=None):

@@ -1,4 +1,4 @@
-"""How files are written, and the line that shows how far long work is."""
+"""Writing files, and the progress line of long work."""
 import hashlib
 import shutil
 import sys
@@ -41,7 +41,7 @@ class Progress:
 
     def due(self):
         """Whether it is time to refresh the line."""
-        return sys.stdout.isatty() and time.time() - self.shown > 0.5
+        return sys.stdout is not None and sys.stdout.isatty() and time.time() - self.shown > 0.5
 
     def refresh(self, done, details=""):
         """Refresh the line if it is due."""

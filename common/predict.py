@@ -27,8 +27,8 @@ def predict_folder(net, folder, output, device="cpu"):
     """Write `image_name,label` for each image of `folder`, in name order: the class with the largest logit."""
     names = list_images(folder)
     labels = run_in_batches(net.to(device), load_images(folder, names), device).argmax(1)
-    table = pandas.DataFrame({"image_name": names, "label": labels.numpy()})
-    write_output(output, table.to_csv(index=False).encode())
+    table = pandas.DataFrame({"image_name": names, "label": labels.numpy()}, dtype=object)
+    write_output(output, table.to_csv(index=False).encode(errors="surrogateescape"))  # a name that is not UTF-8 stays
 
 
 def main(description, weights_dir):

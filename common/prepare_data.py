@@ -22,14 +22,16 @@ import hashlib
 import http.client
 import io
 import shutil
+import socket
+import sys
 import tarfile
-import urllib.request
 import zipfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas
+import torch
 from PIL import Image
 from torchvision.datasets import MNIST, SVHN, USPS, CelebA
 from torchvision.datasets.utils import check_integrity
@@ -86,52 +88,35 @@ def write_digits(folder, images, labels):
     write_split(folder, (Image.fromarray(image).resize((28, 28), Image.BILINEAR) for image in images), table)
 
 
-def download(url, path):
-    """Write what `url` gives to `path`. An error ends it if the server falls silent or closes the connection early."""
-    request = urllib.request.Request(url, headers={"User-Agent": "pytorch/vision"})  # some hosts refuse Python's own
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, open(path, "wb") as file:
-        progress = Progress(f"{path.stem}, bytes:", response.length)
-        while block := response.read(2 ** 20):
-            file.write(block)
-            if response.length:  # what is still to come; None where the server does not tell it
-                progress.refresh(file.tell())
-        progress.clear()
-        if response.length:
-            raise OSError(f"the connection was closed {response.length:,} bytes before the end")
-
-
 def fetch(sources, name, urls, md5, page):
     """The path of SOURCES/NAME. If it is missing, it is downloaded from the first of `urls` that works."""
-    path, part = Path(sources, name), Path(sources, f"{name}.part")
+    path = Path(sources, name)
     if check_integrity(path, md5):
         return path
     if path.exists():
         raise SystemExit(f"{path} is damaged or another version: remove it, then the same command downloads it")
     path.parent.mkdir(parents=True, exist_ok=True)
+    socket.setdefaulttimeout(TIMEOUT)
     for url in urls:
         print(f"downloading {name}", flush=True)
         try:
-            download(url, part)
-            if not check_integrity(part, md5):
-                raise OSError("the server sent something else")
-            return part.rename(path)
+            torch.hub.download_url_to_file(url, path, progress=sys.stderr.isatty())
+            if check_integrity(path, md5):
+                return path
+            path.unlink()
+            reason = "the server sent something else"
         except (OSError, http.client.HTTPException) as error:
-            problem = str(error)
-        finally:
-            part.unlink(missing_ok=True)
-    raise SystemExit(f"cannot download {name} ({problem}): get it from {page} and put it into {sources}")
+            reason = str(error)
+    raise SystemExit(f"cannot download {name} ({reason}): get it from {page} and put it into {sources}")
 
 
-def blend(digits, photos, rng, threshold=0):
-    """MNIST-M's |photo patch - 255 * (digit > threshold)|: digits [N, 28, 28], photos [H, W, 3] -> [N, 28, 28, 3].
-
-    All uint8. The digit's pixels become those of the patch's negative.
-    """
+def blend(digits, photos, rng):
+    """MNIST-M's |photo patch - 255 * (digit > 0)|, uint8: digits [N, 28, 28], photos [H, W, 3] -> [N, 28, 28, 3]."""
     out = np.empty((*digits.shape, 3), np.uint8)
     for i, digit in enumerate(digits):
         photo = photos[rng.randint(len(photos))]
         row, column = rng.randint(photo.shape[0] - 28), rng.randint(photo.shape[1] - 28)
-        out[i] = np.abs(photo[row:row + 28, column:column + 28].astype(int) - 255 * (digit[:, :, None] > threshold))
+        out[i] = np.abs(photo[row:row + 28, column:column + 28].astype(int) - 255 * (digit[:, :, None] > 0))
     return out
 
 
@@ -208,7 +193,7 @@ def main():
     svhn = partial(read_svhn, subset=True) if args.svhn_subset else read_svhn
     parts = {"digits/mnistm": (read_mnistm, write_digits), "digits/usps": (read_usps, write_digits),
              "digits/svhn": (svhn, write_digits), "face": (read_faces, write_split)}
-    problems = []
+    missing = []
     for part, (read, write) in parts.items():
         if args.only and not part.startswith(args.only):
             continue
@@ -218,9 +203,9 @@ def main():
                 if not is_there(folder):
                     write(folder, *read(args.source_dir or args.root / "sources", split))
         except (OSError, SystemExit) as error:  # the other parts may be built all the same
-            problems.append(f"{part} is missing: {error}")
-    if problems:
-        raise SystemExit("\n".join(problems))
+            missing.append(f"{part} is missing: {error}")
+    if missing:
+        raise SystemExit("\n".join(missing))
 
 
 if __name__ == "__main__":

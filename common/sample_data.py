@@ -18,8 +18,6 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from common.prepare_data import ATTRIBUTES, blend, write_digits, write_split
 
-THRESHOLD = 100  # above which a pixel of the enlarged digits is ink; at 0 the strokes would close all loops
-
 
 def handwritten():
     """scikit-learn's digits as uint8 [1797, 28, 28], and their labels: 8x8 enlarged to 20x20, with a margin."""
@@ -62,7 +60,8 @@ def main(argv=None):
     root, rng = parser.parse_args(argv).root, np.random.RandomState(0)
     digits, labels = handwritten()
     drawn = rng.permutation(labels)
-    domains = {"usps": (digits, labels), "mnistm": (blend(digits, load_sample_images().images, rng, THRESHOLD), labels),
+    ink = digits * (digits > 100)  # of the blurred strokes, which else would close all loops
+    domains = {"usps": (digits, labels), "mnistm": (blend(ink, load_sample_images().images, rng), labels),
                "svhn": (np.stack([street_number(label, rng) for label in drawn]), drawn)}
     for domain, (images, truth) in domains.items():
         write_digits(root / "digits" / domain / "train", images[:1400], truth[:1400])

@@ -1,5 +1,6 @@
 """Weights files: {"model": half-precision tensors, "config": plain values}. Nothing that is pickled is loaded."""
-import pickle
+import zipfile
+from pathlib import Path
 
 import torch
 
@@ -14,15 +15,13 @@ def save_weights(path, state, config):
 
 def load_weights(path):
     """A file's state_dict, in float32, and its config; exits with one line where it is absent or damaged."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        return {k: v.float() if v.is_floating_point() else v for k, v in saved["model"].items()}, saved["config"]
-    except FileNotFoundError:
+    if not Path(path).exists():
         raise SystemExit(f"weights not found: {path}")
-    except (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError,
-            pickle.UnpicklingError) as error:  # torch's, for damaged files
-        raise SystemExit(f"{path} is damaged or no weights file ({type(error).__name__}); if it came with the "
-                         "repository, delete it: the wrapper downloads it again")
+    saved = torch.load(path, map_location="cpu", weights_only=True) if zipfile.is_zipfile(path) else {}
+    if "model" not in saved:
+        raise SystemExit(f"{path} is damaged or no weights file; if it came with the repository, delete it: "
+                         "the wrapper downloads it again")
+    return {k: v.float() if v.is_floating_point() else v for k, v in saved["model"].items()}, saved["config"]
 
 
 def load_model(path, build):

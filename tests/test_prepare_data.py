@@ -8,7 +8,6 @@ import shutil
 import socket
 import sys
 import tarfile
-import threading
 import zipfile
 
 import numpy as np
@@ -21,8 +20,6 @@ from common import prepare_data
 from common.data import load_faces, load_labelled
 
 COUNT = 20  # images of each split
-PARTS = ["digits/mnistm", "digits/usps", "digits/svhn", "face"]
-SPLITS = [f"{part}/{split}" for part in PARTS for split in ("train", "test")]
 NOWHERE = "http://127.0.0.1:9/"  # no server answers there
 
 
@@ -149,39 +146,20 @@ def test_the_courses_layout_from_every_source(served, tmp_path, monkeypatch):
     assert build(tmp_path, "--svhn-subset") == [] and every_file(tmp_path) == before  # nothing is asked for or written
 
 
-def test_files_that_the_user_has(served, tmp_path, monkeypatch):
-    mine = served.rename(served.with_name("mine"))  # so nothing can be downloaded
-    assert build(tmp_path, "--source-dir", mine) == [] and len(every_file(tmp_path)) == len(SPLITS) * (COUNT + 1)
-    (mine / "list_attr_celeba.txt").write_text("another version")
-    monkeypatch.setattr(prepare_data, "BSDS_SHA256", "of other photographs")
-    photos, faces = build(tmp_path / "new", "--source-dir", mine)
-    assert "BSR_bsds500.tgz is damaged" in photos and "list_attr_celeba.txt is damaged" in faces
-    assert [split for split in SPLITS if (tmp_path / "new" / split).exists()] == SPLITS[2:6]
-
-
-@pytest.mark.parametrize("damage", ["a web page", "half"])
-def test_sources_that_refuse(damage, served, tmp_path):
-    """Google Drive refuses with a web page."""
-    for name in (names := ["BSR_bsds500.tgz", "usps.bz2", "train_32x32.mat", "img_align_celeba.zip"]):
-        content = (served / name).read_bytes()
-        (served / name).write_bytes(b"<html>Quota exceeded</html>" if damage == "a web page" else content[:-200])
-    lines = build(tmp_path)
-    assert [line.split(" is missing: ")[0] for line in lines] == PARTS
-    assert all(name in line for name, line in zip(names, lines))
-    assert not any((tmp_path / split).exists() for split in SPLITS)
-
-
-def test_a_dead_host_leaves_the_others(served, tmp_path, monkeypatch):
+def test_what_is_damaged_or_not_to_be_had_leaves_the_others(served, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_data, "BSDS_URL", f"{NOWHERE}BSR_bsds500.tgz")
     monkeypatch.setattr(prepare_data, "SVHN_SUBSET", {"train": 6, "test": 4})
     (served / "test_32x32.mat").unlink()
-    photos, svhn = build(tmp_path, "--svhn-subset")
+    (tmp_path / "list_attr_celeba.txt").write_text("another version")
+    photos, svhn, faces = build(tmp_path / "data", "--svhn-subset", "--source-dir", tmp_path)
     assert photos.startswith("digits/mnistm is missing: cannot download BSR_bsds500.tgz (<urlopen error [Errno 111] ")
-    assert photos.endswith(f"get it from http://127.0.0.1:9/BSR_bsds500.tgz and put it into {tmp_path / 'sources'}")
+    assert photos.endswith(f"get it from http://127.0.0.1:9/BSR_bsds500.tgz and put it into {tmp_path}")
     assert svhn.startswith("digits/svhn is missing: cannot download test_32x32.mat (HTTP Error 404: File not found)")
-    assert {split: len(list((tmp_path / split).iterdir())) for split in SPLITS if (tmp_path / split).exists()} == {
-        "digits/usps/train": 20, "digits/usps/test": 20, "digits/svhn/train": 6, "face/train": 20, "face/test": 20}
-    assert load_labelled(tmp_path, "svhn", "train")[1].tolist() == sources()[1]["svhn", "train"][1][:6].tolist()
+    assert "list_attr_celeba.txt is damaged" in faces
+    usps, svhn = (sorted((tmp_path / "data" / "digits").glob(f"{domain}/*/*.png")) for domain in ("usps", "svhn"))
+    assert len(usps) == 2 * COUNT and len(svhn) == 6 and all(path.parent.name == "train" for path in svhn)
+    (tmp_path / "BSR_bsds500.tgz").write_text("<html>Quota exceeded</html>")
+    assert "BSR_bsds500.tgz is damaged" in build(tmp_path / "data", "--only", "digits", "--source-dir", tmp_path)[0]
 
 
 def test_incomplete_splits_are_not_touched(served, tmp_path):
@@ -195,38 +173,16 @@ def test_incomplete_splits_are_not_touched(served, tmp_path):
     assert len(lines) == 3 and every_file(tmp_path) == before
 
 
-@pytest.mark.parametrize("answer, hangs_up", [("", False), ("Content-Length: 9\r\n\r\nabc", False),
-                                              ("Content-Length: 9\r\n\r\nabc", True),
-                                              ("Transfer-Encoding: chunked\r\n\r\n10\r\nabc", True)])
-def test_a_server_that_fails_half_way(answer, hangs_up, server, tmp_path, monkeypatch):
-    """It is left after a time for the next mirror; without one, one line says where to get the file."""
-    def serve():
-        while True:
-            connections.append(listener.accept()[0])
-            connections[-1].recv(4096)
-            connections[-1].sendall(f"HTTP/1.1 200 OK\r\n{answer}".encode() if answer else b"")
-            if hangs_up:
-                connections[-1].close()
-    listener, connections, sources = socket.create_server(("127.0.0.1", 0)), [], tmp_path / "sources"
-    threading.Thread(target=serve, daemon=True).start()
+def test_servers_that_fail(server, tmp_path, monkeypatch):
+    """One that is silent or sends something else is left for the next; after the last, one line says what to do."""
+    (folder, url), md5 = server, hashlib.md5(b"abc").hexdigest()
+    (folder / "page").write_text("<html>Quota exceeded</html>")
+    (folder / "x.bz2").write_bytes(b"abc")
     monkeypatch.setattr(prepare_data, "TIMEOUT", 0.2)
-    mirrors = [f"http://127.0.0.1:{listener.getsockname()[1]}/x.bz2"]
-    with pytest.raises(SystemExit, match="^cannot download x.bz2 .* get it from the page and put it into .*$"):
-        prepare_data.fetch(sources, "x.bz2", mirrors, None, "the page")
-    assert not list(sources.iterdir())
-    (server[0] / "x.bz2").write_bytes(b"abcdefghi")
-    path = prepare_data.fetch(sources, "x.bz2", [*mirrors, f"{server[1]}/x.bz2"], None, "the page")
-    assert path.read_bytes() == b"abcdefghi" and list(sources.iterdir()) == [path]
-
-
-def test_the_number_of_faces_and_one_part_alone(served, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_data, "FACES", {"train": (0, 0, 7), "test": (2, 40000, 3)})
-    assert build(tmp_path, "--only", "face") == [] and not (tmp_path / "digits").exists()
-    assert [len(list((tmp_path / "face" / split).iterdir())) for split in ("train", "test")] == [7, 3]
-
-
-def test_a_face_is_averaged_down():
-    pixels = np.zeros((218, 178, 3), np.uint8)
-    pixels[::2] = 200  # stripes of one pixel
-    face = np.asarray(prepare_data.crop_face(compressed(pixels, "PNG")))
-    assert 60 < face.min() and face.max() < 140
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        failing = [f"http://127.0.0.1:{silent.getsockname()[1]}/", f"{url}/page"]
+        with pytest.raises(SystemExit, match="download x.bz2 .the server sent something else.: get it from P and put"):
+            prepare_data.fetch(tmp_path, "x.bz2", failing, md5, "P")
+        assert not list(tmp_path.iterdir())
+        assert prepare_data.fetch(tmp_path, "x.bz2", [*failing, f"{url}/x.bz2"], md5, "P").read_bytes() == b"abc"
+    socket.setdefaulttimeout(None)

@@ -1,6 +1,7 @@
 """What the trainers share, and what holds for all of them: resume, the folder of a run, what enters training."""
 import math
 import os
+import pickle
 import pty
 import re
 import runpy
@@ -292,17 +293,17 @@ def test_command_lines(tiny, tmp_path):
 
 
 def test_weights_that_do_not_load(tmp_path):
-    """Damaged or of another program: one line. Of another network: the file, then torch's list of what differs."""
+    """Damaged or no weights file: one line. Of another network: the file, then torch's list of what differs."""
     path = tmp_path / "model.pth"
     with pytest.raises(SystemExit, match="weights not found"):
         load_weights(path)
-    for content in (b"", [1, 2], {"model": {}, "config": os.system}):
-        if content:
-            torch.save(content, path)
-        else:
-            path.write_bytes(content)
+    for write in (Path.touch, lambda path: torch.save([1, 2], path)):
+        write(path)
         with pytest.raises(SystemExit, match="model.pth is damaged or no weights file"):
             load_weights(path)
+    torch.save({"model": {}, "config": os.system}, path)
+    with pytest.raises(pickle.UnpicklingError):  # it is not called
+        load_weights(path)
     save_weights(path, {"weight": torch.ones(2, 2), "steps": torch.tensor(7)}, {"width": 2})
     state, config = load_weights(path)
     assert config == {"width": 2} and state["steps"] == 7 and state["weight"].dtype == torch.float32
