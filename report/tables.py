@@ -26,10 +26,10 @@ FACE_COLUMNS = {"FD-EffLite": ("fd_efflite", ".1f"), "to test faces": ("fd_test"
                 "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
 SAMPLING_COLUMNS = {"FD-EffLite": ("fd_efflite", ".0f"), "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
 STEADY = 13  # the epoch from which the shipped GAN's training is steady, after its breakdowns
-# name of a command -> the table and the two rows whose difference it holds
-GAINS = {"dannGain": ("p3", "dann", "source"), "dannPlainGain": ("p3", "dann_plain", "source_plain"),
-         "augmentationGain": ("p3", "source", "source_plain"), "udaGain": ("p4", "uda", "source"),
-         "udaGap": ("p4", "uda", "target")}
+# name of a command -> the two rows whose difference it holds
+GAINS = {"dannGain": ("p3 dann", "p3 source"), "dannPlainGain": ("p3 dann_plain", "p3 source_plain"),
+         "augmentationGain": ("p3 source_plain", "p3 source"), "strongGain": ("p3 dann_strong", "p3 dann"),
+         "strongGap": ("p3 dann_strong", "p4 uda"), "udaGain": ("p4 uda", "p4 source"), "udaGap": ("p4 uda", "p4 target")}
 ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance", "allParts": "fixmatch"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
@@ -90,12 +90,16 @@ def peer_rows(names):
         yield f"best public answer, {PEERS[name]}", *(rounded(peers[c].max(), 1) if c in peers else "" for c in columns)
 
 
-def gain(table, better, worse, target):
+def accuracies(row, target):
+    """In %, not rounded, by seed, of a row such as "p3 dann"."""
+    table, mode = row.split()
+    results = read_table(table).query("mode == @mode and target == @target").set_index("seed")
+    return 100 * results["correct"] / results["total"]
+
+
+def gain(better, worse, target):
     """How far a row is above another, in points: mean and deviation of the differences by seed."""
-    results = read_table(table).query("target == @target")
-    results = results.assign(accuracy=100 * results["correct"] / results["total"])  # not rounded
-    accuracy = results.pivot(index="seed", columns="mode", values="accuracy")
-    difference = accuracy[better] - accuracy[worse]
+    difference = (accuracies(better, target) - accuracies(worse, target)).dropna()
     return rf"${difference.mean():+.1f}" + (rf" \pm {difference.std():.1f}$" if len(difference) > 1 else "$")
 
 
@@ -215,7 +219,7 @@ def digit_commands():
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
         **{f"{name}{code}": gain(*rows, target) for name, rows in GAINS.items()
            for code, target in zip(CODES, SCENARIOS)},
-        **{f"{name}Gain": gain("p4_ablation", "full", row, "svhn") for name, row in ABLATION_GAINS.items()},
+        **{f"{name}Gain": gain("p4_ablation full", f"p4_ablation {row}", "svhn") for name, row in ABLATION_GAINS.items()},
         "domainAccuracies": " / ".join(f"{100 * accuracy:.0f}" for accuracy in domain_accuracies()),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
         "svhnTest": rounded(svhn["total"].iloc[0]),
