@@ -29,7 +29,8 @@ STEADY = 13  # the epoch from which the shipped GAN's training is steady, after 
 # name of a command -> the two rows whose difference it holds
 GAINS = {"dannGain": ("p3 dann", "p3 source"), "dannPlainGain": ("p3 dann_plain", "p3 source_plain"),
          "augmentationGain": ("p3 source_plain", "p3 source"), "strongGain": ("p3 dann_strong", "p3 dann"),
-         "strongGap": ("p3 dann_strong", "p4 uda"), "udaGain": ("p4 uda", "p4 source"), "udaGap": ("p4 uda", "p4 target")}
+         "strongGap": ("p3 dann_strong", "p4 uda"),
+         "udaGain": ("p4 uda", "p4 source"), "udaGap": ("p4 uda", "p4 target")}
 ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance", "allParts": "fixmatch"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
@@ -219,7 +220,8 @@ def digit_commands():
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
         **{f"{name}{code}": gain(*rows, target) for name, rows in GAINS.items()
            for code, target in zip(CODES, SCENARIOS)},
-        **{f"{name}Gain": gain("p4_ablation full", f"p4_ablation {row}", "svhn") for name, row in ABLATION_GAINS.items()},
+        **{f"{name}Gain": gain("p4_ablation full", f"p4_ablation {row}", "svhn")
+           for name, row in ABLATION_GAINS.items()},
         "domainAccuracies": " / ".join(f"{100 * accuracy:.0f}" for accuracy in domain_accuracies()),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
         "svhnTest": rounded(svhn["total"].iloc[0]),
