@@ -1,7 +1,6 @@
 """Label a folder of digit images with a model of problem 3.
 
     python3 p3_dann/inference.py --img-dir hw3_data/digits/mnistm/test --target mnistm --output pred.csv
-    python3 p3_dann/inference.py ... --weights runs/p3_usps_mnistm_source_0/model.pth
 
 Writes `image_name,label`, one row an image, in name order.
 """

@@ -1,7 +1,6 @@
 """Label a folder of digit images with a model of problem 4.
 
     python3 p4_uda/inference.py --img-dir hw3_data/digits/mnistm/test --target mnistm --output pred.csv
-    python3 p4_uda/inference.py ... --weights runs/p4_usps_mnistm_source_0/model.pth
 
 Writes `image_name,label`, one row an image, in name order.
 """

@@ -1,15 +1,12 @@
 """AdaMatch's pseudo-labels; the network is that of problem 3, so that the gain is the method's.
 
-Berthelot et al. 2022, "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", ICLR. It is
-FixMatch (a weak view's label teaches a strong view) with distribution alignment and a relative threshold. Unlike in
-AdaMatch, an average of the weights labels the target, not the network that is trained, and its predictions for both
-domains are what is aligned; a source image has one view, weak or strong, not both; and there is no random logit
-interpolation: it costs a second pass, and in the same time the method gained more without it.
+Berthelot et al. 2022, "AdaMatch: A Unified Approach to Semi-Supervised Learning and Domain Adaptation", ICLR: FixMatch
+(a weak view's label teaches a strong view) with distribution alignment and a relative threshold. Here an average of the
+weights predicts for both domains, not the network that is trained; a source image has one view, weak or strong, not
+both; and there is no logit interpolation, a second pass: in the same time the method gained more without it.
 """
 import torch
 from torch import nn
-
-SWITCHES = ("align", "relative", "balance")  # the parts that an ablation can leave out
 
 
 def align(p, source_mean, target_mean, eps=1e-6):
@@ -19,10 +16,7 @@ def align(p, source_mean, target_mean, eps=1e-6):
 
 
 class PseudoLabels(nn.Module):
-    """Labels for target images: the teacher's aligned predictions, and which of them are sure enough to learn from.
-
-    Keeps running means of the predictions for both domains, which start uniform.
-    """
+    """The teacher's aligned predictions as labels, and which are sure enough; keeps running means, uniform at first."""
 
     def __init__(self, classes=10, threshold=0.9, without=(), decay=0.99):
         super().__init__()

@@ -1,8 +1,7 @@
 """Train one row of problem 4: AdaMatch with pseudo-labels from the EMA weights, or a bound with its augmentation.
 
     python3 p4_uda/train.py --data-dir hw3_data --source usps --target mnistm --seed 0
-    python3 p4_uda/train.py ... --mode source            # the lower bound with this problem's augmentation
-    python3 p4_uda/train.py ... --mode target            # and the upper one
+    python3 p4_uda/train.py ... --mode source            # the lower bound with this problem's augmentation; or target
     python3 p4_uda/train.py ... --without align          # leave a part of the method out, for the ablation
     python3 p4_uda/train.py ... --resume                 # continue after an interruption
     python3 p4_uda/train.py ... --epochs 1 --steps 20 --limit 512    # try it out, in seconds
@@ -24,7 +23,7 @@ from common.data import SCENARIOS, class_balanced_weights, load_labelled, load_u
 from common.digit_net import DigitNet
 from common.run import Run, already_trained, interruptible, run_config
 from common.training import EMA, at_least, autocast, entropy, learning_rate, optimizer_step, pick_device
-from p4_uda.model import SWITCHES, PseudoLabels
+from p4_uda.model import PseudoLabels
 
 WEIGHT_DECAY = 1e-4
 CLIP = 1.0  # the largest norm of the gradient
@@ -39,20 +38,17 @@ def parse_args(argv):
     parser.add_argument("--target", required=True, choices=SCENARIOS)
     parser.add_argument("--mode", default="uda", choices=["uda", "source", "target"])
     parser.add_argument("--seed", type=at_least(0), default=0)
-    parser.add_argument("--epochs", type=at_least(1), default=24,
-                        help="of --steps steps each, whatever the data set's size")
+    parser.add_argument("--epochs", type=at_least(1), default=24, help="of --steps steps each, on any data")
     parser.add_argument("--steps", type=at_least(1), default=500)
     parser.add_argument("--batch-size", type=at_least(2), default=32,
                         help="labelled images a step; AdaMatch takes twice as many of the target")
     parser.add_argument("--lr", type=at_least(0, float), default=2e-3)
     parser.add_argument("--threshold", type=at_least(0, float), default=0.9,
                         help="the confidence that a pseudo-label needs, times the mean one on source images")
-    parser.add_argument("--without", nargs="+", choices=SWITCHES, default=[],
-                        help="for the ablation: leave these parts out")
+    parser.add_argument("--without", nargs="+", choices=["align", "relative", "balance"], default=[])
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
     parser.add_argument("--limit", type=at_least(1), help="use only the first images of each domain")
-    parser.add_argument("--hold-out", type=at_least(0), default=0,
-                        help="leave this many of the target's last training images out, to score AdaMatch on them")
+    parser.add_argument("--hold-out", type=at_least(0), default=0, help="target images that AdaMatch leaves out")
     parser.add_argument("--device", type=pick_device, default="auto")
     parser.add_argument("--out-dir", help="default: runs/p4_SOURCE_TARGET_MODE_SEED")
     parser.add_argument("--resume", action="store_true")
@@ -73,10 +69,7 @@ def float_logits(net, views):
 
 
 def supervised_loss(net, x, y):
-    """Cross-entropy of uint8 images [N, 3, 28, 28], half of them weakly and half strongly augmented, with labels [N].
-
-    Returns the loss, and what the log shows.
-    """
+    """Cross-entropy of uint8 images [N, 3, 28, 28], half of them weak and half strong, with labels [N]; for the log."""
     half = len(x) // 2
     logits = float_logits(net, torch.cat([weak_digits(x[:half]), strong_digits(x[half:])]))
     loss = F.cross_entropy(logits, y)
@@ -86,10 +79,9 @@ def supervised_loss(net, x, y):
 def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
     """The source's class loss plus `weight` times that of the target's pseudo-labels (AdaMatch, section 3).
 
-    uint8 images [N, 3, 28, 28] of the source, half of them weakly and half strongly augmented, with labels [N]; uint8
-    images [M, 3, 28, 28] of the target. The teacher, a network in eval mode without gradients, sees weak views of both
-    domains; of the target, the net sees strong ones. Returns the loss, what the log shows, and the teacher's mean
-    prediction [classes] for the target.
+    uint8 images [N, 3, 28, 28] of the source, half of them weak and half strong, with labels [N]; uint8 images
+    [M, 3, 28, 28] of the target, weak for the teacher, a network in eval mode without gradients, and strong for the
+    net. Returns the loss, what the log shows, and the teacher's mean prediction [classes] for the target.
     """
     count, half = len(x), len(x) // 2
     weak = weak_digits(x[:half])
@@ -126,9 +118,8 @@ def main(argv=None):
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
     ema = EMA(net, EMA_DECAY)
     pseudo_labels = PseudoLabels(threshold=args.threshold, without=args.without).to(args.device)
-    weights = class_balanced_weights(labels)  # the domains differ in their shares of the classes
-    if "balance" in args.without:
-        weights = torch.ones_like(weights)
+    balance = "balance" not in args.without  # the domains differ in their shares of the classes
+    weights = class_balanced_weights(labels) if balance else torch.ones_like(labels, dtype=torch.float)
 
     run = Run(args.out_dir, config, args.epochs, args.steps,
               {"net": net, "optimizer": optimizer, "ema": ema, "pseudo_labels": pseudo_labels}, args.resume)
@@ -148,10 +139,9 @@ def main(argv=None):
             optimizer_step(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
             run.end_step(metrics, args.batch_size * (3 if args.mode == "uda" else 1))
-        extra = {}
-        if args.mode == "uda":  # label-free: how sure and how varied the predictions are, in nats, at most log 10
-            extra["target_information"] = entropy(shares / args.steps).item() - run.means()["target_entropy"]
-        run.end_epoch(extra)
+        # label-free: how sure and how varied the predictions are, in nats, at most log 10
+        information = entropy(shares / args.steps).item() - run.means().get("target_entropy", 0)
+        run.end_epoch({"target_information": information} if args.mode == "uda" else {})
 
     run.save_model(ema.state)
 
