@@ -205,7 +205,7 @@ def main(argv=None):
         g_loss = generator_step(discriminator, g_optimizer, generator_loss, real_score, fake)
         # relativistic scores have no zero of their own
         middle = 0 if args.model == "dcgan" else (real_score.mean() + fake_score.mean()) / 2
-        return {"d_loss": d_loss, "g_loss": g_loss,
+        return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach(),
                 "accuracy_real": (real_score > middle).float().mean(),
                 "accuracy_fake": (fake_score < middle).float().mean()}
 

@@ -1,28 +1,25 @@
-"""Speed beside the plain way, as ratios measured in one run. Not a test: pytest does not collect it.
+"""Speed of a training step beside the plain way, as ratios measured in one run. Not a test: pytest does not collect it.
 
-    python3 tests/bench.py --data-dir hw3_data --images 4000 --repeats 3 > report/results/bench.md
+    python3 tests/bench.py hw3_data > report/results/bench.md
 
 Both ways call the trainers' own losses. Ours: images that are decoded once, bfloat16 where the processor has it,
 channels_last, a fused optimizer. The plain way: a DataLoader that decodes PNG by PNG in two workers, float32,
-contiguous tensors. Each number is the median of --repeats alternating measurements.
+contiguous tensors. Each number is the median of alternating measurements.
 """
-import argparse
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader
-from torchvision.transforms.functional import pil_to_tensor
+from torch.utils.data import DataLoader, RandomSampler
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import training
-from common.augment import flip_half
+from common.augment import augment_digits, flip_half
 from common.data import list_images, load_images
 from common.digit_net import DigitNet
-from common.predict import run_in_batches
 from p1_vae import train as p1
 from p1_vae.model import VAE
 from p2_gan import train as p2
@@ -33,108 +30,70 @@ from p4_uda import train as p4
 from p4_uda.model import PseudoLabels
 
 BF16 = training.has_bf16(torch.device("cpu"))
-STEPS = 20  # of a measurement
-LABELS = torch.zeros(96, dtype=torch.long)
+IMAGES, STEPS, REPEATS = 2000, 10, 3  # drawn from; of a measurement; measurements
+LABELS, PSEUDO_LABELS = torch.zeros(96, dtype=torch.long), PseudoLabels()
+# the images, their side, a step's number of them; the network and its loss
+METHODS = {
+    "VAE": ("face", 64, 64, VAE, lambda vae, _, x: p1.vae_loss(vae, flip_half(x).float() / 255, 3e-7)),
+    "GAN": ("face", 64, 32, lambda: torch.nn.ModuleList([Generator(16), discriminator(16)]), None),
+    "DANN": ("digits/mnistm", 28, 192, lambda: torch.nn.ModuleList([DigitNet(), DomainDiscriminator()]),
+             lambda nets, _, x: p3.dann_loss(*nets, augment_digits, x[:96], LABELS, x[96:], 0.3)),
+    "AdaMatch": ("digits/mnistm", 28, 96, DigitNet, lambda net, teacher, x: p4.adamatch_loss(
+        net, teacher, PSEUDO_LABELS, x[:32], LABELS[:32], x[32:], 1.0)),
+}
 
 
-def prepare(nets, plain):
-    """An optimizer for each of the networks, and the average of the first one's weights."""
-    for net in nets:
-        net.to(memory_format=torch.contiguous_format if plain else torch.channels_last)
-    return *(torch.optim.AdamW(net.parameters(), fused=not plain) for net in nets), training.EMA(nets[0], 0.99)
+def prepare(net, plain):
+    """The network's optimizer, and the average of its weights."""
+    net.to(memory_format=torch.contiguous_format if plain else torch.channels_last)
+    return torch.optim.AdamW(net.parameters(), fused=not plain), training.EMA(net, 0.99)
 
 
-def descending(net, plain, loss_of):
-    """A training step of a network: down loss_of(network, the average of its weights, uint8 images)."""
-    optimizer, ema = prepare([net], plain)
+def make_step(net, loss_of, plain):
+    """A step of a network on uint8 images, down loss_of(network, the average of its weights, images)."""
+    optimizer, ema = prepare(net, plain)
 
-    def step(images):
-        training.descend(loss_of(net, ema.model, images)[0], optimizer, 1e-3, 1.0)
+    def step(x):
+        training.optimizer_step(loss_of(net, ema.model, x)[0], optimizer, 1e-3, 1.0)
         ema.update(net)
     return step
 
 
-def vae_step(plain):
-    return descending(VAE(), plain, lambda vae, _, x: p1.vae_loss(vae, flip_half(x).float() / 255, 3e-7))
+def make_gan_step(nets, plain):
+    (g_optimizer, ema), (d_optimizer, _) = (prepare(net, plain) for net in nets)
 
-
-def gan_step(plain):
-    nets = Generator(16), discriminator(16)
-    g_optimizer, d_optimizer, ema = prepare(nets, plain)
-
-    def step(faces):
-        r1 = 4.0 if ema.step % p2.PENALTY_INTERVAL == 0 else None
-        with training.autocast(faces.device):
-            fake = nets[0](torch.randn(len(faces), LATENT))
-        real = flip_half(faces).float() / 255
+    def step(x):
+        with training.autocast(x.device):
+            fake = nets[0](torch.randn(len(x), LATENT))
+        real, r1 = flip_half(x).float() / 255, None if ema.step % p2.PENALTY_INTERVAL else 4.0
         _, real_score, _ = p2.discriminator_step(nets[1], d_optimizer, p2.relativistic, real, fake, r1)
         p2.generator_step(nets[1], g_optimizer, p2.generator_relativistic, real_score, fake)
         ema.update(nets[0])
     return step
 
 
-def dann_step(plain):
-    return descending(torch.nn.ModuleList([DigitNet(), DomainDiscriminator()]), plain,
-                      lambda nets, _, x: p3.dann_loss(*nets, x[:96], LABELS, x[96:], 0.3))
-
-
-def adamatch_step(plain):
-    pseudo_labels = PseudoLabels()
-    return descending(DigitNet(), plain, lambda net, teacher, x: p4.adamatch_loss(
-        net, teacher, pseudo_labels, x[:32], LABELS[:32], x[32:], 1.0))
-
-
-METHODS = {"VAE": ("face", vae_step, 64), "GAN": ("face", gan_step, 32), "DANN": ("digits/mnistm", dann_step, 192),
-           "AdaMatch": ("digits/mnistm", adamatch_step, 96)}
-
-
-def decode(paths):
-    """PNG by PNG."""
-    return torch.stack([pil_to_tensor(Image.open(path).convert("RGB")) for path in paths])
-
-
-def endless(loader):
-    while True:
-        yield from loader
-
-
-def compare(name, ours, plain, images, repeats):
-    """Print images/s of two functions that each handle `images` images, and the ratio."""
-    rates = {ours: [], plain: []}
-    for i in range(repeats + 1):
-        for function, values in rates.items():
-            training.has_bf16 = lambda device: BF16 and function is ours
+def main(data_dir):
+    print("`python3 tests/bench.py hw3_data`: "
+          f"torch {torch.__version__}, {torch.get_num_threads()} threads, bf16 {BF16}\n\n"
+          "| images/s | this repository | the plain way | ratio |\n|---|---|---|---|")
+    for name, (part, size, batch, make_net, loss_of) in METHODS.items():
+        decode = partial(load_images, Path(data_dir, part, "train"), size=size)
+        names = list_images(Path(data_dir, part, "train"))[:IMAGES]
+        images, rates = decode(names), ([], [])
+        loader = iter(DataLoader(names, batch, sampler=RandomSampler(names, True, 10 ** 6), num_workers=2,
+                                 collate_fn=decode))
+        steps = [make_step(make_net(), loss_of, plain) if loss_of else make_gan_step(make_net(), plain)
+                 for plain in (False, True)]
+        for i in range(2 * REPEATS + 2):
+            plain = i % 2
+            training.has_bf16 = lambda device: BF16 and not plain
             started = time.perf_counter()
-            function()
-            values += [images / (time.perf_counter() - started)] * (i > 0)  # the first is for warming up
-    a, b = statistics.median(rates[ours]), statistics.median(rates[plain])
-    print(f"| {name} | {a:,.0f} | {b:,.0f} | {a / b:.1f} |", flush=True)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
-    print(f"`python3 tests/bench.py --data-dir hw3_data --images {args.images} --repeats {args.repeats}`\n\n"
-          f"{torch.get_num_threads()} threads, torch {torch.__version__}, bf16: {BF16}\n")
-    print("| images/s | this repository | the plain way | ratio |\n|---|---|---|---|")
-    for name, (part, make_step, batch) in METHODS.items():
-        folder = Path(args.data_dir, part, "train")
-        names = list_images(folder)[:args.images]
-        images, paths = load_images(folder, names, size=64 if part == "face" else 28), [folder / name for name in names]
-        batches = endless(DataLoader(paths, batch, shuffle=True, num_workers=2, drop_last=True, collate_fn=decode))
-        our_step, plain_step = make_step(plain=False), make_step(plain=True)
-        compare(f"{name} training step", lambda: [our_step(images[torch.randint(len(images), (batch,))])
-                                                  for _ in range(STEPS)],
-                lambda: [plain_step(next(batches)) for _ in range(STEPS)], STEPS * batch, args.repeats)
-    net = DigitNet().eval()
-    with torch.inference_mode():
-        compare("inference, files to labels", lambda: run_in_batches(net, load_images(folder, names)).argmax(1),
-                lambda: [net(x.float() / 255).argmax(1)
-                         for x in DataLoader(paths, 500, num_workers=2, collate_fn=decode)], len(names), args.repeats)
+            for _ in range(STEPS):
+                steps[plain](next(loader) if plain else images[torch.randint(len(images), (batch,))])
+            rates[plain].append(STEPS * batch / (time.perf_counter() - started))
+        ours, theirs = (statistics.median(values[1:]) for values in rates)  # the first is for warming up
+        print(f"| {name} | {ours:,.0f} | {theirs:,.0f} | {ours / theirs:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

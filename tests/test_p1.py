@@ -85,6 +85,7 @@ def test_the_log_has_the_whole_kl_and_counts_the_dimensions_in_use(data_dir, tmp
 
 def test_both_stages_and_what_the_second_one_learns_from(data_dir, tmp_path, monkeypatch):
     """Each trains all its weights at its rates; the flow sees every code of the averaged VAE and is averaged itself."""
+    monkeypatch.setattr(training, "has_bf16", lambda device: False)
     rates, optimizers, means, encoders, times, velocity = [], [], [], [], [], Flow.velocity
 
     def watched(loss, optimizer, rate, clip):
@@ -100,7 +101,10 @@ def test_both_stages_and_what_the_second_one_learns_from(data_dir, tmp_path, mon
                 "--lr", "0.5"])
     expected = [train.learning_rate(i, steps, 0.5, warm_up=100) for steps in (5, 2) for i in range(steps)]
     assert rates == pytest.approx(expected)
-    assert [len(mean.unique(dim=0)) for mean in means] == [80, 80]  # of 40 faces and of their mirror images
+    faces = load_faces(data_dir, "train") / 255
+    codes = torch.cat([encoders[0].encode(x)[0] for x in (faces, faces.flip(3))])
+    for mean in means:
+        torch.testing.assert_close(mean.sort(0).values, codes.sort(0).values)
     assert 0.8 < torch.cat(times).logit().std() < 1.2  # logit-normal
     for optimizer, net, groups in ((optimizers[0], VAE(2, 8), 2), (optimizers[-1], Flow(8, 2), 1)):
         assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-4] * groups
@@ -136,17 +140,6 @@ def test_the_flow_leads_from_noise_to_the_codes():
         picked = torch.randint(4000, (256,))
         optimizer_step(flow.loss(reparameterize(mean[picked], log_variance[picked])), optimizer, rate=1e-2, clip=1.0)
     assert gaussian == draw(guidance=0) > draw(guidance=1) > 1.5 * draw(guidance=1.5)
-
-
-def test_the_flow_learns_the_codes_of_all_faces_and_of_their_mirror_images():
-    class Corners:  # codes are the red values of the upper corners
-        def encode(self, x):
-            return x[:, 0, 0, [0, -1]], x[:, 0, 0, [0, -1]] - 5
-    faces = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
-    faces[:, 0, 0, 0] = torch.tensor([51, 102, 153])
-    mean, log_variance = encode_all(Corners(), faces)
-    assert mean.tolist() == pytest.approx(np.array([[0.2, 0], [0.4, 0], [0.6, 0], [0, 0.2], [0, 0.4], [0, 0.6]]))
-    torch.testing.assert_close(log_variance, mean - 5)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 import math
 import os
 import pickle
-import pty
 import re
 import runpy
 import shutil
@@ -260,16 +259,6 @@ def test_the_second_stage_starts_anew_unless_the_run_is_resumed(tiny, tmp_path, 
             (tmp_path / name).unlink()
     losses = [pandas.read_csv(tmp_path / f"{seed}.csv")["flow_loss"] for seed in (0, 1)]
     assert len(losses[1]) == 2 and (losses[0] != losses[1]).all()
-
-
-def test_a_line_is_refreshed_on_a_terminal(tiny, tmp_path, monkeypatch):
-    terminal, other_end = pty.openpty()
-    with open(other_end, "w") as screen, monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", screen)
-        p3.main([*tiny, *TRAININGS["p3"][1], "--out-dir", str(tmp_path)])
-        shown = os.read(terminal, 4096).decode()
-    assert re.search(r"step 1/6  left \d+m\d\ds  class_loss [\d.]+ .*\033\[K", shown)
-    assert re.search(r"epoch 1/2  class_loss [\d.]+ .*\r\n", shown)
 
 
 def test_command_lines(tiny, tmp_path):
