@@ -244,11 +244,13 @@ def embedded(data_dir, problem, source, target):
 def draw_tsne(problem, source, target, colour, data_dir, path):
     points, classes, domains = embedded(data_dir, problem, source, target)
     title = f"{METHODS[problem]}, {TITLES[source]} → {TITLES[target]}: {colour}"
-    if colour == "class":  # each digit is written in the middle of the target's images of it
-        of_target = np.array(domains) == 1
-        middles = pandas.DataFrame(points[of_target]).groupby(classes[of_target].numpy()).median()
-        scatter(path, points, classes, list("0123456789"), plots.CLASS_COLOURS, title,
-                written=zip(middles.to_numpy(), middles.index))
+    if colour == "class":  # each digit is written on the medoid of the target's images of it
+        of_target, written = np.array(domains) == 1, []
+        for digit in classes[of_target].unique().tolist():
+            own = points[of_target & (classes == digit).numpy()]
+            distances = np.linalg.norm(own[:, None] - own, axis=2).sum(1)
+            written.append((own[distances.argmin()], digit))
+        scatter(path, points, classes, list("0123456789"), plots.CLASS_COLOURS, title, written=written)
     else:
         names = [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"]
         scatter(path, points, domains, names, plots.TWO_COLOURS, title)
