@@ -30,7 +30,7 @@ from p4_uda import train as p4
 from p4_uda.model import PseudoLabels
 
 BF16 = training.has_bf16(torch.device("cpu"))
-IMAGES, STEPS, REPEATS = 2000, 10, 3  # drawn from; of a measurement; measurements
+IMAGES, STEPS, REPEATS = 2000, 4, 3  # drawn from; of a measurement; measurements
 LABELS, PSEUDO_LABELS = torch.zeros(96, dtype=torch.long), PseudoLabels()
 # the images, their side, a step's number of them; the network and its loss
 METHODS = {
