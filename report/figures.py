@@ -258,9 +258,9 @@ def draw_tsne(problem, source, target, colour, data_dir, path):
 
 def draw_mistakes(problem, data_dir, path):
     """For each pair of domains the confusion matrix, and the mistakes in which the network is most confident."""
-    figure = plt.figure(figsize=(plots.WIDTH, 3.5))  # places as fractions of it
-    matrices = figure.add_gridspec(1, 3, left=0.05, right=0.99, bottom=0.38, top=0.94, wspace=0.16).subplots()
-    pictures = figure.add_gridspec(2, 20, left=0.05, right=0.99, bottom=0.01, top=0.25).subplots()
+    figure = plt.figure(figsize=(plots.WIDTH, 3.9))  # places as fractions of it
+    matrices = figure.add_gridspec(1, 3, left=0.05, right=0.99, bottom=0.44, top=0.94, wspace=0.16).subplots()
+    pictures = figure.add_gridspec(2, 14, left=0.05, right=0.99, bottom=0.01, top=0.31, wspace=0.1).subplots()
     for axis in pictures.flat:  # a column between the pairs stays empty
         axis.axis("off")
     for pair, (target, source) in enumerate(SCENARIOS.items()):
@@ -269,10 +269,10 @@ def draw_mistakes(problem, data_dir, path):
         plots.draw_confusion(matrices[pair], labels, predicted)
         matrices[pair].set_title(f"{TITLES[source]} → {TITLES[target]}, {len(labels):,} images")
         wrong = (predicted != labels).nonzero().squeeze(1)
-        for i, mistake in enumerate(wrong[confidence[wrong].argsort(descending=True)][:12]):
-            axis = pictures[i // 6, 7 * pair + i % 6]
+        for i, mistake in enumerate(wrong[confidence[wrong].argsort(descending=True)][:8]):
+            axis = pictures[i // 4, 5 * pair + i % 4]
             plots.show_picture(axis, images[mistake].permute(1, 2, 0).numpy())
-            axis.set_title(f"{labels[mistake]} → {predicted[mistake]}", fontsize=6, pad=2)
+            axis.set_title(f"{labels[mistake]} → {predicted[mistake]}", fontsize=7, pad=2)
     matrices[0].set_ylabel("label")
     save_figure(figure, path)
 

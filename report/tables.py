@@ -208,6 +208,7 @@ def digit_commands():
     dann, uda = table_rows("p3"), table_rows("p4")
     peers = read(PEERS_FILE)
     svhn = read_table("p4").query("target == 'svhn' and mode == 'uda'")
+    information = read_table("p3").query("target == 'usps' and mode == 'dann'")["target_information"].mean()
     return {
         "dannTable": tabular(["", *PAIRS], [*dann.values(),
                                             shipped_row("p3", "dann", r"\texttt{hw3\_p3.sh} (DANN, seed 0)"),
@@ -224,7 +225,7 @@ def digit_commands():
            for name, row in ABLATION_GAINS.items()},
         "domainAccuracies": " / ".join(f"{100 * accuracy:.0f}" for accuracy in domain_accuracies()),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
-        "svhnTest": rounded(svhn["total"].iloc[0]),
+        "dannInformationSu": rounded(information, 2), "svhnTest": rounded(svhn["total"].iloc[0]),
         "udaLowest": rounded(svhn["accuracy"].min(), 1), "udaHighest": rounded(svhn["accuracy"].max(), 1)}
 
 
