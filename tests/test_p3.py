@@ -63,40 +63,24 @@ def test_the_net_goes_against_the_discriminator_and_the_discriminator_does_not(n
         assert sign * (dann(moved, batch, 1.0)[1]["domain_loss"].item() - before) > 1e-4
 
 
-def test_domain_labels(nets, batch):
-    """A discriminator that is right about every image has no loss: 1 for the source, which comes first, 0 after it."""
-    right = torch.tensor([20.0] * 8 + [-20.0] * 8)
-    for logits, accuracy in ((right, 1), (-right, 0)):
-        _, metrics, _ = train.dann_loss(nets[0], lambda features: logits, augment_digits, *batch, 1.0)
-        assert metrics["domain_accuracy"] == accuracy and (metrics["domain_loss"] < 1e-6) == accuracy
+def test_the_losses_by_hand(batch):
+    """Of the source's classes seven are right, and the eighth is wrong by a logit of 8: for the bounds and for DANN.
 
-
-def test_what_enters_which_part_of_the_loss(nets, batch):
-    """In eval mode, without shared batch statistics: target images in the domain loss, labels in the class loss."""
-    x, y, target = batch
-    nets[0].eval()
-    (loss, old), (_, other) = dann(nets, batch, 1.0), dann(nets, (x, y, 255 - target), 1.0)
-    assert old["class_loss"] == other["class_loss"] and old["domain_loss"] != other["domain_loss"]
-    assert loss == old["class_loss"] + old["domain_loss"]
-    _, other = dann(nets, (x, y.flip(0), target), 1.0)
-    assert old["class_loss"] != other["class_loss"] and old["domain_loss"] == other["domain_loss"]
-
-
-def test_the_class_loss_by_hand(batch):
-    """Seven of eight are right, and the eighth is wrong by a logit of 8: for the bounds, and in DANN's loss.
-
-    Both see what the augmentation makes of the images, DANN those of the source, then those of the target.
+    A discriminator that is right about every image has no loss: 1 for the source, which comes first, 0 after it. The
+    networks see what the augmentation makes of the images, DANN both domains in one batch.
     """
     (x, y, target), seen = batch, []
-    logits = 8.0 * torch.eye(10)[[0, 1, 2, 3, 4, 5, 6, 9]]
-    net = SimpleNamespace(features=lambda views: seen.append(views) or views,
-                          classifier=lambda features: logits.repeat(2, 1))
+    logits, right = 8.0 * torch.eye(10)[[0, 1, 2, 3, 4, 5, 6, 9]], torch.tensor([20.0] * 8 + [-20.0] * 8)
     loss, metrics = train.supervised_loss(lambda views: seen.append(views) or logits, torch.neg, x, y)
-    _, dann_metrics, _ = train.dann_loss(net, lambda features: torch.zeros(16), torch.neg, x, y, target, 1.0)
-    assert torch.equal(seen[0], -x) and torch.equal(seen[1], -torch.cat([x, target]))
-    for found in (loss, metrics["class_loss"], dann_metrics["class_loss"]):
-        assert found.item() == pytest.approx(1, rel=0.01)
-    assert metrics["class_accuracy"] == dann_metrics["class_accuracy"] == 7 / 8
+    assert loss.item() == metrics["class_loss"].item() == pytest.approx(1, rel=0.01)
+    assert metrics["class_accuracy"] == 7 / 8 and torch.equal(seen[0], -x)
+    net = SimpleNamespace(features=lambda views: seen.append(views) or views,
+                          classifier=lambda features: torch.cat([logits, 8.0 * torch.eye(10)[[9] * 8]]))
+    for domain_logits, accuracy in ((right, 1), (-right, 0)):
+        loss, metrics, _ = train.dann_loss(net, lambda features: domain_logits, torch.neg, x, y, target, 1.0)
+        assert metrics["class_loss"].item() == pytest.approx(1, rel=0.01) and metrics["class_accuracy"] == 7 / 8
+        assert metrics["domain_accuracy"] == accuracy and (metrics["domain_loss"] < 1e-6) == accuracy
+        assert loss == metrics["class_loss"] + metrics["domain_loss"] and torch.equal(seen[-1], -torch.cat([x, target]))
 
 
 def test_target_information_is_of_the_target(nets, batch):

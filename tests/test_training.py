@@ -78,11 +78,8 @@ def test_a_cuda_graph_of_a_step_is_the_step():
 
 @every_training
 def test_a_resumed_run_equals_one_that_was_not_stopped_bit_for_bit(train, options, tiny, tmp_path, monkeypatch):
-    """Stopped by Ctrl-C after each stage's first epoch. The model is the average, after as many updates as steps.
-
-    Another seed is another run; a second stage that was left of another run, whose own files were deleted, is not
-    continued.
-    """
+    """Stopped by Ctrl-C after each stage's first epoch, in a folder with what is left of another run's second stage.
+    The model is the average, after as many updates as steps; another seed gives another one."""
     def end_and_interrupt(self, *row, **more):
         end_epoch(self, *row, **more)
         if self.folder == folder:
