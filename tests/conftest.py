@@ -46,7 +46,7 @@ def data_dir(tmp_path_factory):
 
 def run(*command, **options):
     """A command as a user types it, from any folder; python3 is the one that runs the tests."""
-    path = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, **options.pop("env", {})}
     return subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, timeout=300, **options)
 

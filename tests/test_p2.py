@@ -16,14 +16,6 @@ from p2_gan.model import LATENT, MODELS
 both = pytest.mark.parametrize("model", MODELS)
 
 
-def players(model, rate):
-    """A generator, a discriminator and their optimizers, of a model; a batch of real images and latents."""
-    torch.manual_seed(0)
-    nets = [net(2) for net in MODELS[model]]
-    optimizers = [torch.optim.SGD(net.parameters(), rate) for net in nets]
-    return *nets, *optimizers, torch.rand(16, 3, 64, 64), torch.randn(16, LATENT)
-
-
 @both
 def test_shapes_and_ranges(model):
     generator, discriminator = (net(4) for net in MODELS[model])
@@ -76,7 +68,10 @@ def test_shift():
 @both
 def test_a_step_betters_its_own_network_and_leaves_the_other_alone(model):
     """Its loss falls; the discriminator parts real images from generated ones, and these then gain on them again."""
-    generator, discriminator, g_optimizer, d_optimizer, real, z = players(model, 1e-2)
+    torch.manual_seed(0)
+    generator, discriminator = (net(2) for net in MODELS[model])
+    g_optimizer, d_optimizer = (torch.optim.SGD(net.parameters(), lr=1e-2) for net in (generator, discriminator))
+    real, z = torch.rand(16, 3, 64, 64), torch.randn(16, LATENT)
     (d_loss, g_loss), fake, others = train.LOSSES[model], generator(z), [p.clone() for p in generator.parameters()]
     before, real_score, fake_score = train.discriminator_step(discriminator, d_optimizer, d_loss, real, fake, None)
     assert before == d_loss(real_score, fake_score)
@@ -145,14 +140,21 @@ def test_what_the_steps_are_given(trained, data_dir):
     assert penalised == pytest.approx({0: 8 * 0.5, 8: 8 * (0.5 * 0.02) ** 0.5})
 
 
-def test_the_weights_come_with_their_own_batch_statistics(trained):
-    """They are those of new latents; 10 steps are too few for a running average."""
+def test_what_a_run_leaves(trained):
+    """Samples of the averaged generator; weights with their own batch statistics; how many scores are on their side."""
     model, folder, *_ = trained
-    generator = MODELS[model][0](2)
+    generator = MODELS[model][0](2).eval()
+    generator.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["ema"]["state"])
+    with torch.inference_mode():
+        expected = grid(generator(draw_latents(32, LATENT).float()))
+    assert abs(np.int16(Image.open(folder / "samples_002.png")) - expected).max() <= 1
+    row = pandas.read_csv(folder / "log.csv").iloc[0]  # the side of the scores' middle, 4.5; logits have a zero
+    assert (row["accuracy_real"], row["accuracy_fake"]) == ((6 / 8, 7 / 8) if model == "residual" else (1, 0))
+
     generator.load_state_dict(load_weights(folder / "model.pth")[0])
     norms = [layer for layer in generator.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     shipped = [(norm.running_mean, norm.running_var) for norm in copy.deepcopy(norms)]
-    update_bn([torch.randn(512, LATENT)], generator)
+    update_bn([torch.randn(512, LATENT)], generator)  # 10 steps are too few for a running average
     assert len(norms) == (9 if model == "residual" else 4)
     for norm, (mean, variance) in zip(norms, shipped):
         assert ((norm.running_mean - mean) / variance.sqrt()).abs().max() < 0.15
@@ -170,19 +172,6 @@ def test_how_the_networks_start():
         mean = float(isinstance(layer, torch.nn.BatchNorm2d))
         assert abs(layer.weight.mean() - mean) < 0.02 and 0.01 < layer.weight.std() < 0.03
     assert [x.negative_slope for x in MODELS["dcgan"][1](2) if isinstance(x, torch.nn.LeakyReLU)] == [0.2] * 4
-
-
-def test_the_samples_and_the_log(trained):
-    """Samples are of the averaged generator. Accuracies count scores on their side of the middle between the means,
-    4.5 here; logits have a zero."""
-    model, folder, *_ = trained
-    generator = MODELS[model][0](2).eval()
-    generator.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["ema"]["state"])
-    with torch.inference_mode():
-        expected = grid(generator(draw_latents(32, LATENT).float()))
-    assert abs(np.int16(Image.open(folder / "samples_002.png")) - expected).max() <= 1
-    row = pandas.read_csv(folder / "log.csv").iloc[0]
-    assert (row["accuracy_real"], row["accuracy_fake"]) == ((6 / 8, 7 / 8) if model == "residual" else (1, 0))
 
 
 @both

@@ -33,12 +33,6 @@ def nets():
     return DigitNet(2), DomainDiscriminator(16)
 
 
-def dann(nets, batch, strength):
-    """The loss under the same augmentation each time, and its metrics."""
-    torch.manual_seed(1)
-    return train.dann_loss(*nets, augment_digits, *batch, strength)[:2]
-
-
 def test_the_reversal_layer_by_hand():
     x = torch.tensor([1.0, -2.0], requires_grad=True)
     y = GradientReversal.apply(x, 0.25)
@@ -49,10 +43,14 @@ def test_the_reversal_layer_by_hand():
 
 def test_the_net_goes_against_the_discriminator_and_the_discriminator_does_not(nets, batch):
     """And the discriminator learns at its full rate from the start, when nothing is reversed yet."""
+    def dann(nets, strength=1.0):
+        torch.manual_seed(1)  # the same augmentation each time
+        return train.dann_loss(*nets, augment_digits, *batch, strength)[:2]
+
     def gradient(strength):
-        found = iter(torch.autograd.grad(dann(nets, batch, strength)[0], [p for net in nets for p in net.parameters()]))
-        return [[next(found) for _ in net.parameters()] for net in nets]
-    before = dann(nets, batch, 1.0)[1]["domain_loss"].item()
+        loss, _ = dann(nets, strength)
+        return [torch.autograd.grad(loss, list(net.parameters()), retain_graph=True) for net in nets]
+    before = dann(nets)[1]["domain_loss"].item()
     plain, reversed_ = gradient(0.0), gradient(1.0)
     torch.testing.assert_close(plain[1], reversed_[1])
     added = [-0.003 * (a - b) for a, b in zip(reversed_[0], plain[0])]  # what the reversal adds to a step of the net
@@ -60,15 +58,12 @@ def test_the_net_goes_against_the_discriminator_and_the_discriminator_does_not(n
         moved = copy.deepcopy(nets)
         with torch.no_grad():
             torch._foreach_add_(list(moved[which].parameters()), step)
-        assert sign * (dann(moved, batch, 1.0)[1]["domain_loss"].item() - before) > 1e-4
+        assert sign * (dann(moved)[1]["domain_loss"].item() - before) > 1e-4
 
 
 def test_the_losses_by_hand(batch):
-    """Of the source's classes seven are right, and the eighth is wrong by a logit of 8: for the bounds and for DANN.
-
-    A discriminator that is right about every image has no loss: 1 for the source, which comes first, 0 after it. The
-    networks see what the augmentation makes of the images, DANN both domains in one batch.
-    """
+    """The networks see augmented images, DANN both domains in one batch. Seven of the source's classes are right, the
+    eighth is wrong by a logit of 8. Who takes just the source, the first half, for the source has no domain loss."""
     (x, y, target), seen = batch, []
     logits, right = 8.0 * torch.eye(10)[[0, 1, 2, 3, 4, 5, 6, 9]], torch.tensor([20.0] * 8 + [-20.0] * 8)
     loss, metrics = train.supervised_loss(lambda views: seen.append(views) or logits, torch.neg, x, y)

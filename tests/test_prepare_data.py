@@ -56,8 +56,7 @@ def sources():
             archive.addfile(info, io.BytesIO(content))
     files["BSR_bsds500.tgz"] = buffer.getvalue()
 
-    columns = [f"Other_{i}" for i in range(27)] + prepare_data.ATTRIBUTES[::-1]
-    faces = pandas.DataFrame(rng.choice([-1, 1], (3 * COUNT, 40)), columns=columns)
+    faces = pandas.DataFrame(rng.choice([-1, 1], (3 * COUNT, 14)), columns=["Young", *prepare_data.ATTRIBUTES[::-1]])
     faces.index = [f"{i:06d}.jpg" for i in range(1, 3 * COUNT + 1)]
     partitions = pandas.Series(np.arange(3 * COUNT) % 3, faces.index)
     with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:

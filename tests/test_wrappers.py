@@ -106,10 +106,3 @@ def test_weights_that_cannot_be_had(clone, server, tmp_path):
 def test_shipped_weights_match_their_sums():
     for path in ROOT.glob("*/weights/*.pth"):
         assert f"{sha256(path)}  {path.name}\n" in (path.parent / "SHA256SUMS").read_text()
-
-
-def test_line_ends_stay_in_a_clone_by_git_for_windows(clone):
-    git_init(clone, "")
-    names = ["hw3_p1.sh", "common/fetch_weights.sh", "p1_vae/weights/SHA256SUMS"]
-    attributes = run("git", "-C", clone, "check-attr", "eol", *names).stdout
-    assert attributes.splitlines() == [f"{name}: eol: lf" for name in names]
