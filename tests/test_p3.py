@@ -62,8 +62,9 @@ def test_the_net_goes_against_the_discriminator_and_the_discriminator_does_not(n
 
 
 def test_the_losses_by_hand(batch):
-    """The networks see augmented images, DANN both domains in one batch. Seven of the source's classes are right, the
-    eighth is wrong by a logit of 8. Who takes just the source, the first half, for the source has no domain loss."""
+    """The networks see augmented images, DANN both domains in one batch. Of the source's classes seven are right and
+    one is wrong by a logit of 8. A discriminator has no loss that says 1 for the source, which comes first, 0 after it.
+    """
     (x, y, target), seen = batch, []
     logits, right = 8.0 * torch.eye(10)[[0, 1, 2, 3, 4, 5, 6, 9]], torch.tensor([20.0] * 8 + [-20.0] * 8)
     loss, metrics = train.supervised_loss(lambda views: seen.append(views) or logits, torch.neg, x, y)
