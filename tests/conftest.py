@@ -18,7 +18,6 @@ from PIL import Image
 from common.prepare_data import write_digits, write_split
 
 ROOT = Path(__file__).resolve().parents[1]
-PATH = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]  # python3 is the one that runs the tests
 
 
 def make_data(root, count=40, seed=0):
@@ -47,7 +46,8 @@ def data_dir(tmp_path_factory):
 
 def run(*command, **options):
     """A command as a user types it, from any folder; python3 is the one that runs the tests."""
-    environment = {**os.environ, "PATH": PATH, **options.pop("env", {})}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, **options.pop("env", {})}
     return subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, timeout=300, **options)
 
 

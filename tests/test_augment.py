@@ -38,16 +38,13 @@ def test_ranges_of_the_affine_transform():
 
 @pytest.mark.parametrize("transform", [augment.augment_digits, augment.weak_digits, augment.strong_digits])
 def test_digits_have_a_draw_each_and_are_never_mirrored(transform):
-    """What comes out is more like what went in, or its inverse, than like its mirror image; a seed repeats it."""
+    """What comes out is more like what went in, or its inverse, than like its mirror image."""
     torch.manual_seed(0)
     x = F.interpolate(torch.rand(500, 3, 4, 4), size=28, mode="bilinear")
     x[1:7] = x[0]
-    torch.manual_seed(0)
     out = transform((255 * x).to(torch.uint8))
     assert out.shape == x.shape and out.dtype == torch.float32
     assert not any(torch.equal(out[0], other) for other in out[1:7])
-    torch.manual_seed(0)
-    assert torch.equal(transform((255 * x).to(torch.uint8)), out)
 
     def likeness(a, b):
         a, b = (t[:, :, 6:22, 6:22].flatten(2) for t in (a, b))  # neighbours cover the edges
@@ -79,10 +76,6 @@ def test_parts_of_the_strong_augmentation():
     assert (dark < bright).all() and 0.4 < inverted.float().mean() < 0.6
     assert torch.equal(augment.solarize(x, fraction=0), x)
 
-    out = augment.neighbours(x, fraction=1)
-    assert torch.equal(out[..., 9:19], x[..., 9:19])  # the middle is the image's own
-    assert (out[..., [0, -1]] != x[..., [0, -1]]).float().mean((0, 1, 2)).min() > 0.8
-
     out = augment.cutout(torch.ones_like(x), fraction=1)
     assert torch.equal(out[:, 0], out[:, 1]) and set(out.unique().tolist()) == {0, 1}
     holes = out[:, 0] == 0  # squares of at most half the side
@@ -101,7 +94,10 @@ def test_parts_of_the_strong_augmentation():
 def test_neighbours_are_the_middles_of_other_images():
     torch.manual_seed(0)
     x = (100.0 * torch.arange(200).view(200, 1, 1, 1) + torch.arange(28)).expand(200, 3, 28, 28)
-    left, own = (images[:, 0, 0, 0] for images in (augment.neighbours(x, fraction=1), x))
+    out = augment.neighbours(x, fraction=1)
+    assert torch.equal(out[..., 9:19], x[..., 9:19])  # the middle is the image's own
+    assert (out[..., -1] != x[..., -1]).float().mean() > 0.8
+    left, own = out[:, 0, 0, 0], x[:, 0, 0, 0]
     covered = left != own
     assert covered.float().mean() > 0.8 and (left[covered] % 100 == 14).all()  # column 14 of another image
     assert ((left // 100).long() != torch.arange(200))[covered].float().mean() > 0.9

@@ -36,9 +36,8 @@ def teacher_of(target, logit=SURE):
     return teacher
 
 
-def adamatch(batch, teacher, weight=1.0, without=(), net=None):
-    net = net or Fixed([0, 1, 2, 3] + [9] * 8, SURE)
-    pseudo_labels = PseudoLabels(without=without)
+def adamatch(batch, teacher, weight=1.0):
+    net, pseudo_labels = Fixed([0, 1, 2, 3] + [9] * 8, SURE), PseudoLabels()
     loss, metrics, shares = train.adamatch_loss(net, teacher, pseudo_labels, *batch, weight)
     loss.backward()
     assert not pseudo_labels.source_mean.requires_grad  # else each step would hold the graphs of all before it
@@ -55,25 +54,21 @@ def test_the_teachers_labels_teach_the_net_about_the_target(batch):
         (slice(4), batch[1]), (slice(4, 12), torch.full((8,), 5))))  # all eight pseudo-labels are kept
     assert metrics["class_loss"].item() == pytest.approx(right) and metrics["class_accuracy"] == 1
     assert metrics["target_loss"].item() == pytest.approx(wrong)
-    assert loss.item() == pytest.approx((metrics["class_loss"] + metrics["target_loss"]).item())
+    for weight, weighted in ((1, loss), (0.5, adamatch(batch, teacher, 0.5)[1]), (0, adamatch(batch, teacher, 0)[1])):
+        assert weighted.item() == pytest.approx((metrics["class_loss"] + weight * metrics["target_loss"]).item())
     for row, label in enumerate(batch[1]):
         assert gradient[row, label] < 0 and (gradient[row].sum() - gradient[row, label]) > 0
     assert metrics["keep_rate"] == 1
 
 
-def test_the_weight_scales_the_targets_loss_alone(batch):
-    none, half, full = (adamatch(batch, teacher_of([5] * 8), weight)[0].logits.grad for weight in (0.0, 0.5, 1.0))
-    assert (none[4:] == 0).all() and (full[4:] != 0).any()
-    torch.testing.assert_close(half[4:], full[4:] / 2)
-    torch.testing.assert_close(half[:4], full[:4])
-
-
 def test_labels_that_are_not_sure_enough_do_not_teach(batch):
+    """The threshold follows the teacher's confidence on the weak source images."""
     teacher = teacher_of([5] * 8)
     with torch.no_grad():
         teacher.logits[2:5] *= UNSURE / SURE
     net, _, metrics, _ = adamatch(batch, teacher)
     assert (net.logits.grad[4:7] == 0).all() and (net.logits.grad[7:] != 0).any(1).all()
+    assert metrics["threshold"].item() == pytest.approx(0.9 * teacher.logits[0].softmax(0)[0].item())
     assert metrics["keep_rate"].item() == pytest.approx(5 / 8)
     assert metrics["target_loss"].item() == pytest.approx(5 / 8 * SURE, rel=0.01)  # what is left out counts as 0
 
@@ -86,13 +81,7 @@ def test_target_information_is_of_the_teacher(batch):
     torch.testing.assert_close(metrics["target_entropy"].detach(), -(probs * probs.log()).sum(1).mean())
 
 
-def test_the_loss_of_the_bounds(batch):
-    net = Fixed([0, 1, 2, 5], SURE)  # one of four is wrong
-    loss, metrics = train.supervised_loss(net, *batch[:2])
-    assert loss.item() == pytest.approx(SURE / 4, rel=0.01) and metrics["class_accuracy"] == 0.75
-
-
-def test_views(batch, monkeypatch):
+def test_views_and_the_loss_of_the_bounds(batch, monkeypatch):
     """Weak ones for the teacher, of half of the source and of the target; for the net the same of the source, the rest
     and the target strong."""
     monkeypatch.setattr(train, "weak_digits", lambda images: images.float())
@@ -101,36 +90,10 @@ def test_views(batch, monkeypatch):
     net, *_ = adamatch(batch, teacher)
     assert teacher.seen[:, 0, 0, 0].tolist() == [0, 1, *range(4, 12)]
     assert net.seen[:, 0, 0, 0].tolist() == [0, 1, 102, 103, *range(104, 112)]
-    train.supervised_loss(net, *batch[:2])
+    net = Fixed([0, 1, 2, 5], SURE)  # one of four is wrong
+    loss, metrics = train.supervised_loss(net, *batch[:2])
+    assert loss.item() == pytest.approx(SURE / 4, rel=0.01) and metrics["class_accuracy"] == 0.75
     assert net.seen[:, 0, 0, 0].tolist() == [0, 1, 102, 103]
-
-
-def test_the_threshold_follows_the_teachers_confidence_on_weak_source_images(batch):
-    teacher = teacher_of([5] * 8)
-    with torch.no_grad():
-        teacher.logits[0] = 0.0  # a confidence of 0.1
-    metrics = adamatch(batch, teacher)[2]
-    assert metrics["threshold"].item() == pytest.approx(0.9 * (0.1 + teacher.logits[1].softmax(0)[1].item()) / 2)
-    metrics = adamatch(batch, teacher, without=("relative",))[2]
-    assert metrics["threshold"].item() == pytest.approx(0.9)
-
-
-def test_what_the_loop_hands_to_the_loss(data_dir, tmp_path, monkeypatch):
-    """The options, the averaged weights as teacher, and twice as many of the target's images that are left in."""
-    calls = []
-    monkeypatch.setattr(train, "adamatch_loss", lambda *arguments, function=train.adamatch_loss:
-                        calls.append(arguments) or function(*arguments))
-    options = "--source usps --target mnistm --width 2 --epochs 2 --steps 4 --batch-size 8 --threshold 0.3".split()
-    options += ["--without", "align", "--hold-out", "30"]
-    train.main(["--data-dir", str(data_dir), *options, "--out-dir", str(tmp_path)])
-    assert len(calls) == 8
-    images = train.load_unlabelled(data_dir, "mnistm", "train")[:10]
-    for net, teacher, pseudo_labels, x, y, target, weight in calls:
-        assert teacher is not net and not teacher.training and len(x) == len(y) == 8 and len(target) == 16
-        assert (target[:, None] == images).flatten(2).all(2).any(1).all()
-        assert (pseudo_labels.threshold, pseudo_labels.without) == (0.3, ["align"])
-    with pytest.raises(SystemExit, match="--hold-out 40: there are 40 target images"):
-        train.main(["--data-dir", str(data_dir), *options, "--hold-out", "40", "--out-dir", str(tmp_path / "none")])
 
 
 def test_pseudo_labels_by_hand():

@@ -13,6 +13,7 @@ import zipfile
 import numpy as np
 import pandas
 import pytest
+from conftest import make_data
 from PIL import Image
 from scipy.io import savemat
 
@@ -20,7 +21,6 @@ from common import prepare_data
 from common.data import load_faces, load_labelled
 
 COUNT = 20  # images of each split
-NOWHERE = "http://127.0.0.1:9/"  # no server answers there
 
 
 def compressed(image, name="JPEG"):
@@ -56,8 +56,7 @@ def sources():
             archive.addfile(info, io.BytesIO(content))
     files["BSR_bsds500.tgz"] = buffer.getvalue()
 
-    columns = [f"Other_{i}" for i in range(27)] + prepare_data.ATTRIBUTES[::-1]
-    faces = pandas.DataFrame(rng.choice([-1, 1], (3 * COUNT, 40)), columns=columns)
+    faces = pandas.DataFrame(rng.choice([-1, 1], (3 * COUNT, 14)), columns=["Young", *prepare_data.ATTRIBUTES[::-1]])
     faces.index = [f"{i:06d}.jpg" for i in range(1, 3 * COUNT + 1)]
     partitions = pandas.Series(np.arange(3 * COUNT) % 3, faces.index)
     with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
@@ -78,13 +77,15 @@ def sources():
 def served(server, monkeypatch):
     """A folder with the files of `sources`, downloaded instead of the true ones; their sums are the expected ones."""
     (folder, url), (files, true) = server, sources()
+    (folder / "login").mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
+        (folder / "login" / name).write_text("<html>a login page</html>")
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     for data in (prepare_data.USPS, prepare_data.SVHN):
         monkeypatch.setattr(data, "split_list", {split: [f"{url}/{name}", name, md5[name]] for split, (_, name, _)
                                                  in data.split_list.items() if name in md5})
-    monkeypatch.setattr(prepare_data.MNIST, "mirrors", [NOWHERE, f"{url}/"])
+    monkeypatch.setattr(prepare_data.MNIST, "mirrors", ["http://127.0.0.1:9/", f"{url}/login/", f"{url}/"])
     monkeypatch.setattr(prepare_data.MNIST, "resources", [(n, md5[n]) for n, _ in prepare_data.MNIST.resources])
     faces = [(name, md5[name], name) for _, _, name in prepare_data.CelebA.file_list if name in files]
     monkeypatch.setattr(prepare_data.CelebA, "file_list", faces)
@@ -147,42 +148,32 @@ def test_the_courses_layout_from_every_source(served, tmp_path, monkeypatch):
 
 
 def test_what_is_damaged_or_not_to_be_had_leaves_the_others(served, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_data, "BSDS_URL", f"{NOWHERE}BSR_bsds500.tgz")
+    """A server that is silent, one that sends something else, a file of another version."""
+    monkeypatch.setattr(prepare_data, "TIMEOUT", 1)
     monkeypatch.setattr(prepare_data, "SVHN_SUBSET", {"train": 6, "test": 4})
-    (served / "test_32x32.mat").unlink()
+    shutil.copy(served / "login" / "test_32x32.mat", served)
     (tmp_path / "list_attr_celeba.txt").write_text("another version")
-    photos, svhn, faces = build(tmp_path / "data", "--svhn-subset", "--source-dir", tmp_path)
-    assert photos.startswith("digits/mnistm is missing: cannot download BSR_bsds500.tgz (<urlopen error [Errno 111] ")
-    assert photos.endswith(f"get it from http://127.0.0.1:9/BSR_bsds500.tgz and put it into {tmp_path}")
-    assert svhn.startswith("digits/svhn is missing: cannot download test_32x32.mat (HTTP Error 404: File not found)")
-    assert "list_attr_celeba.txt is damaged" in faces
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        monkeypatch.setattr(prepare_data, "BSDS_URL", url)
+        photos, svhn, faces = build(tmp_path / "data", "--svhn-subset", "--source-dir", tmp_path)
+    socket.setdefaulttimeout(None)
+    assert photos == ("digits/mnistm is missing: cannot download BSR_bsds500.tgz (timed out): "
+                      f"get it from {url} and put it into {tmp_path}")
+    assert svhn.startswith("digits/svhn is missing: cannot download test_32x32.mat (the server sent something else): ")
+    assert not (tmp_path / "test_32x32.mat").exists() and "list_attr_celeba.txt is damaged" in faces
     usps, svhn = (sorted((tmp_path / "data" / "digits").glob(f"{domain}/*/*.png")) for domain in ("usps", "svhn"))
     assert len(usps) == 2 * COUNT and len(svhn) == 6 and all(path.parent.name == "train" for path in svhn)
     (tmp_path / "BSR_bsds500.tgz").write_text("<html>Quota exceeded</html>")
     assert "BSR_bsds500.tgz is damaged" in build(tmp_path / "data", "--only", "digits", "--source-dir", tmp_path)[0]
 
 
-def test_incomplete_splits_are_not_touched(served, tmp_path):
-    build(tmp_path)
+def test_incomplete_splits_are_not_touched(tmp_path):
+    make_data(tmp_path)
     (tmp_path / "digits" / "mnistm" / "train.csv").unlink()
     (tmp_path / "digits" / "svhn" / "test.csv").write_text("image_name,label\n")
-    (tmp_path / "face" / "test" / "40000.png").unlink()
+    (tmp_path / "face" / "test" / "00000.png").unlink()
     before, lines = every_file(tmp_path), build(tmp_path)
     assert all(f"{tmp_path / split} is incomplete" in line and line.endswith("then the same command builds them")
                for line, split in zip(lines, ("digits/mnistm/train", "digits/svhn/test", "face/test")))
     assert len(lines) == 3 and every_file(tmp_path) == before
-
-
-def test_servers_that_fail(server, tmp_path, monkeypatch):
-    """One that is silent or sends something else is left for the next; after the last, one line says what to do."""
-    (folder, url), md5 = server, hashlib.md5(b"abc").hexdigest()
-    (folder / "page").write_text("<html>Quota exceeded</html>")
-    (folder / "x.bz2").write_bytes(b"abc")
-    monkeypatch.setattr(prepare_data, "TIMEOUT", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        failing = [f"http://127.0.0.1:{silent.getsockname()[1]}/", f"{url}/page"]
-        with pytest.raises(SystemExit, match="download x.bz2 .the server sent something else.: get it from P and put"):
-            prepare_data.fetch(tmp_path, "x.bz2", failing, md5, "P")
-        assert not list(tmp_path.iterdir())
-        assert prepare_data.fetch(tmp_path, "x.bz2", [*failing, f"{url}/x.bz2"], md5, "P").read_bytes() == b"abc"
-    socket.setdefaulttimeout(None)

@@ -77,23 +77,19 @@ def test_a_cuda_graph_of_a_step_is_the_step():
 
 
 @every_training
-def test_another_seed_is_another_run(train, options, tiny, tmp_path):
-    for seed in ("0", "1"):
-        train.main([*tiny, *options, "--epochs", "1", "--seed", seed, "--out-dir", str(tmp_path / seed)])
-    first, second = (load_weights(tmp_path / seed / "model.pth")[0] for seed in ("0", "1"))
-    assert not any(torch.equal(first[name], second[name]) for name in first if first[name].dim() > 1)
-
-
-@every_training
 def test_a_resumed_run_equals_one_that_was_not_stopped_bit_for_bit(train, options, tiny, tmp_path, monkeypatch):
-    """Stopped by Ctrl-C after each stage's first epoch. The model is the average, after as many updates as steps."""
+    """Stopped by Ctrl-C after each stage's first epoch, in a folder with what is left of another run's second stage.
+    The model is the average, after as many updates as steps; another seed gives another one."""
     def end_and_interrupt(self, *row, **more):
         end_epoch(self, *row, **more)
         if self.folder == folder:
             signal.raise_signal(signal.SIGINT)
     end_epoch = Run.end_epoch
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests without one
-    train.main([*tiny, *options, "--out-dir", str(tmp_path / "whole")])
+    for seed, name in (("1", "other"), ("0", "whole")):
+        train.main([*tiny, *options, "--seed", seed, "--out-dir", str(tmp_path / name)])
+    (tmp_path / "halves" / "flow").mkdir(parents=True)
+    (tmp_path / "halves" / "flow" / "checkpoint.pt").write_text("of another run")
     command = ["train.py", *tiny, *options, "--out-dir", str(tmp_path / "halves")]
     for folder in [tmp_path / "halves", tmp_path / "halves" / "flow"][:2 if train is p1 else 1]:
         with monkeypatch.context() as patch, pytest.raises(SystemExit, match="^interrupted: .* --resume continues"):
@@ -102,11 +98,6 @@ def test_a_resumed_run_equals_one_that_was_not_stopped_bit_for_bit(train, option
             runpy.run_path(train.__file__, run_name="__main__")
         assert not (tmp_path / "halves" / "model.pth").exists()
         torch.rand(7)  # whatever else drew random numbers meanwhile
-        if train is p2:  # as if begun on a GPU
-            saved = torch.load(folder / "checkpoint.pt", weights_only=True)
-            for name in ("g_optimizer", "d_optimizer"):
-                saved["parts"][name]["param_groups"][0]["capturable"] = True
-            torch.save(saved, folder / "checkpoint.pt")
         command.append("--resume")
     train.main(command[1:])
 
@@ -124,6 +115,8 @@ def test_a_resumed_run_equals_one_that_was_not_stopped_bit_for_bit(train, option
         if value.is_floating_point() and "running" not in name:  # the GAN's statistics are computed anew
             assert torch.equal(model[name], value.half().float()), name
     assert config["seed"] == 0 and config["width"] == 2 and config["images"] == 40
+    other, _ = load_weights(tmp_path / "other" / "model.pth")
+    assert not any(torch.equal(model[name], other[name]) for name in model if model[name].dim() > 1)
 
 
 @pytest.mark.parametrize("train, options", [TRAININGS["p3"], TRAININGS["p4"]], ids=["p3", "p4"])
@@ -138,24 +131,17 @@ def test_the_targets_labels_are_not_read(train, options, tiny, data_dir, tmp_pat
     torch.testing.assert_close(with_labels, without, rtol=0, atol=0)
 
 
-@pytest.fixture(scope="module")
-def uneven(tmp_path_factory):
-    """Data in which nine in ten are of one class: 0 or 1 in USPS, 1 or 2 in MNIST-M."""
-    data = make_data(tmp_path_factory.mktemp("uneven"))
-    for first, domain in enumerate(("usps", "mnistm")):
+@pytest.mark.parametrize("train, options, loss", [
+    (p3, "--mode dann --augmentation strong", "dann_loss"), (p3, "--mode source", "supervised_loss"),
+    (p3, "--mode source --augmentation strong", "supervised_loss"), (p4, "--mode target", "supervised_loss"),
+    (p4, "", "adamatch_loss"), (p4, "--without balance --threshold 0.3 --hold-out 30", "adamatch_loss")])
+def test_what_the_loss_is_given(train, options, loss, tiny, tmp_path, monkeypatch):
+    """Labelled images of one domain, all classes equally often; target images; the schedule; the average as teacher."""
+    data, calls, function = make_data(tmp_path / "data"), [], getattr(train, loss)
+    for first, domain in enumerate(("usps", "mnistm")):  # nine in ten are of one class: 0, of 0 and 1; 1, of 1 and 2
         path = data / "digits" / domain / "train.csv"
         table = pandas.read_csv(path)
         table.assign(label=(table.index >= 36).astype(int) + first).to_csv(path, index=False)
-    return data
-
-
-@pytest.mark.parametrize("train, options, loss", [(p3, ["--mode", "dann"], "dann_loss"), (p4, [], "adamatch_loss"),
-                                                  (p3, ["--mode", "source"], "supervised_loss"),
-                                                  (p4, ["--mode", "target"], "supervised_loss"),
-                                                  (p4, ["--without", "balance"], "adamatch_loss")])
-def test_what_the_loss_is_given(train, options, loss, tiny, uneven, tmp_path, monkeypatch):
-    """Labelled images of one domain, all classes equally often; target images; the schedule; the average as teacher."""
-    calls, function = [], getattr(train, loss)
 
     def watched(*arguments):
         calls.append(arguments)
@@ -165,26 +151,31 @@ def test_what_the_loss_is_given(train, options, loss, tiny, uneven, tmp_path, mo
             metrics["target_entropy"] = torch.tensor(0.3)
         return value, metrics, *shares
     monkeypatch.setattr(train, loss, watched)
-    train.main([*tiny, *PAIR, *options, "--data-dir", str(uneven), "--out-dir", str(tmp_path), "--batch-size", "64"])
+    train.main([*tiny, *PAIR, *options.split(), "--data-dir", str(data), "--out-dir", str(tmp_path / "run"),
+                "--batch-size", "64"])
     labelled, first = ("mnistm", 1) if "target" in options else ("usps", 0)
-    images = {domain: train.load_unlabelled(uneven, domain, "train") for domain in ("usps", "mnistm")}
-    shares = []
+    images = {domain: train.load_unlabelled(data, domain, "train") for domain in ("usps", "mnistm")}
+    shares, targets = [], images["mnistm"][:10 if "hold-out" in options else 40]
     for step, arguments in enumerate(calls):
         x, y, *rest = arguments[-2:] if loss == "supervised_loss" else arguments[3:]
         found = (x[:, None] == images[labelled]).flatten(2).all(2)
         assert found.any(1).all() and torch.equal(y, (found.int().argmax(1) >= 36) + first)
         shares.append((y == first).float().mean())
         if rest:
-            assert (rest[0][:, None] == images["mnistm"]).flatten(2).all(2).any(1).all()
+            assert (rest[0][:, None] == targets).flatten(2).all(2).any(1).all()
             assert len(rest[0]) == (64 if train is p3 else 128)
             assert rest[1] == pytest.approx(0.3 * math.tanh(5 * step / 6) if train is p3 else p4.target_weight(step, 6))
+        if train is p3:
+            augment = p3.half_strong_digits if "strong" in options else p3.augment_digits
+            assert arguments[1 if loss == "supervised_loss" else 2] is augment
     assert sum(shares) / len(shares) == pytest.approx(0.9 if "balance" in options else 0.5, abs=0.08)
     if loss != "supervised_loss":  # the entropy of the mean prediction minus the mean entropy, in nats
-        information = pandas.read_csv(tmp_path / "log.csv")["target_information"]
+        information = pandas.read_csv(tmp_path / "run" / "log.csv")["target_information"]
         assert information.tolist() == pytest.approx([math.log(3) - 2 / 3 * math.log(2) - 0.3] * 2)
     if loss == "adamatch_loss":
-        net, teacher = calls[0][:2]
-        saved = load_weights(tmp_path / "model.pth")[0]["classifier.weight"]
+        net, teacher, pseudo_labels = calls[0][:3]
+        assert (pseudo_labels.threshold, pseudo_labels.without) == ((0.3, ["balance"]) if options else (0.9, []))
+        saved = load_weights(tmp_path / "run" / "model.pth")[0]["classifier.weight"]
         assert net.training and not teacher.training and torch.equal(teacher.classifier.weight.half().float(), saved)
 
 
@@ -208,10 +199,12 @@ def test_bad_options(train, options, change, message, tiny, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_larger_than_the_data(tiny, tmp_path):
-    for train in (p1, p2):
-        with pytest.raises(SystemExit, match="40 training images are less than one batch of 41"):
-            train.main([*tiny, "--batch-size", "41", "--out-dir", str(tmp_path / "run")])
+def test_more_than_there_are_data(tiny, tmp_path):
+    too_many = ["--batch-size", "41"], "40 training images are less than one batch of 41"
+    for train, options, message in ((p1, *too_many), (p2, *too_many), (
+            p4, [*PAIR, "--hold-out", "40"], "--hold-out 40: there are 40 target images")):
+        with pytest.raises(SystemExit, match=message):
+            train.main([*tiny, *options, "--out-dir", str(tmp_path / "run")])
 
 
 def test_a_folder_belongs_to_one_run(tiny, tmp_path, capsys):
@@ -242,39 +235,17 @@ def test_a_folder_belongs_to_one_run(tiny, tmp_path, capsys):
         train_p3("--lr", "0.5")
 
 
-def test_the_second_stage_starts_anew_unless_the_run_is_resumed(tiny, tmp_path, monkeypatch):
-    """In the folder of another run, whose own files were deleted; also if the new run is stopped before it."""
-    def end_and_interrupt(self, *row, end_epoch=Run.end_epoch, **more):
-        end_epoch(self, *row, **more)
-        raise KeyboardInterrupt
-    for seed in ("0", "1"):
-        options = [*tiny, *TRAININGS["p1"][1], "--out-dir", str(tmp_path), "--seed", seed]
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Run, "end_epoch", end_and_interrupt)
-            p1.main(options)
-        p1.main([*options, "--resume"])
-        (tmp_path / "flow" / "log.csv").rename(tmp_path / f"{seed}.csv")
-        for name in ("model.pth", "checkpoint.pt", "config.json"):
-            (tmp_path / name).unlink()
-    losses = [pandas.read_csv(tmp_path / f"{seed}.csv")["flow_loss"] for seed in (0, 1)]
-    assert len(losses[1]) == 2 and (losses[0] != losses[1]).all()
-
-
 def test_command_lines(tiny, tmp_path):
     """train.py and inference.py in processes of their own, from another folder."""
     def train_and_infer(name):
         (train, options), folder = TRAININGS[name], tmp_path / name
         folder.mkdir()
         process = run(sys.executable, train.__file__, *tiny, *options, "--out-dir", "a run", cwd=folder)
-        assert process.returncode == 0, process.stderr
         lines = process.stdout.splitlines()  # not a terminal: a line an epoch
-        assert len(lines) == (6 if train is p1 else 3) and lines[-1] == "wrote a run/model.pth"
-        if train in (p1, p2):
-            outputs = ["--output", "new/grid.jpg"]
-        else:
-            outputs = ["--img-dir", tiny[1] + "/digits/mnistm/test", "--target", "mnistm", "--output", "new/pred.csv"]
-        inference = Path(train.__file__).with_name("inference.py")
-        process = run(sys.executable, inference, *outputs, "--weights", "a run/model.pth", cwd=folder)
+        assert len(lines) == (6 if train is p1 else 3) and lines[-1] == "wrote a run/model.pth", process.stderr
+        digits = ["--img-dir", tiny[1] + "/digits/mnistm/test", "--target", "mnistm", "--output", "new/pred.csv"]
+        process = run(sys.executable, Path(train.__file__).with_name("inference.py"), "--weights", "a run/model.pth",
+                      *(["--output", "new/grid.jpg"] if train in (p1, p2) else digits), cwd=folder)
         assert process.returncode == 0 and process.stdout == process.stderr == "", process.stderr
         assert len(list((folder / "new").iterdir())) == 1
     two_at_a_time(train_and_infer, ["p1", "p2 dcgan", "p3", "p4"])
