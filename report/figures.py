@@ -27,7 +27,7 @@ from p2_gan.inference import WEIGHTS as GAN_WEIGHTS
 from p2_gan.inference import load_generator
 from p2_gan.model import LATENT, MODELS
 from report import plots
-from report.run_faces import REAL, read_faces, shown_epochs
+from report.run_faces import shown_epochs
 from report.runs import RESULTS, ROOT
 from report.tables import TITLES, write_tables
 
@@ -67,25 +67,6 @@ def draw_gan_curves(data_dir, path):
         axis.set_xscale("log")
         axis.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
         axis.minorticks_off()
-    save_figure(figure, path)
-
-
-def draw_sweep(data_dir, path):
-    """FD-EffLite by lambda: of reconstructions, and of samples with and without a flow; points: at full length."""
-    runs = read_faces("p1").drop([REAL, "repeated"]).sort_values("kl_weight")
-    runs.loc["plain", "fd_efflite"] = float("nan")  # it has no flow
-    curves = {"fd_normal": "samples, N(0, I) decoded", "fd_efflite": "samples, through the flow",
-              "fd_reconstructed": "reconstructions"}
-    figure, axis = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
-    short = runs.index.str.startswith("lambda_")
-    for group, line in ((runs[short], "o-"), (runs[~short], "D")):
-        for column, colour in zip(curves, plots.CLASS_COLOURS[1::2]):
-            axis.plot(group["kl_weight"], group[column], line, color=colour)
-    axis.set(xlabel="$\\lambda_{KL}$", ylabel="FD-EffLite", xscale="log")
-    axis.tick_params(axis="x", labelsize=9)  # the exponents are at 70 %
-    axis.set_ylim(bottom=0)
-    axis.grid()
-    figure.legend(axis.lines[:len(curves)], curves.values(), loc="outside upper center")
     save_figure(figure, path)
 
 
@@ -287,7 +268,7 @@ FIGURES = {f"fig1_1_{part}": partial(draw_vae_printed, part) for part in ("encod
 FIGURES |= {"fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions, random_ten),
             "fig1_7": partial(draw_reconstructions, worst_ten), "fig1_4": draw_vae_grid,
             "fig1_5_male": partial(draw_vae_latents, "Male"), "fig1_5_blond": partial(draw_vae_latents, "Blond_Hair"),
-            "fig1_6": draw_sweep, "fig1_8": draw_walks}
+            "fig1_8": draw_walks}
 FIGURES |= {f"fig2_1_{part}": partial(draw_gan_printed, part) for part in ("generator", "discriminator")}
 FIGURES |= {"fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress, "fig2_5": draw_neighbours,
             "fig2_6": draw_vae_and_gan}

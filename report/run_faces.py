@@ -2,7 +2,6 @@
 
     python3 report/run_faces.py p1 --data-dir hw3_data          # trains what is not in runs/ yet; resumes
     python3 report/run_faces.py p1 --data-dir hw3_data --only shipped --ship     # and ship the row `shipped`
-    python3 report/run_faces.py p1_sampling --data-dir hw3_data     # the shipped VAE's ways to draw; nothing is trained
 
 In every row, `fd_efflite`, `precision` and `recall` compare 5,000 generated faces with the first 5,000 training faces,
 as fd_efflite.py does. `fd_test` is the distance to the test faces; these are fewer, which makes it larger, so it
@@ -18,7 +17,6 @@ The VAEs of the sweep over lambda are shorter and narrower than the shipped one.
 larger lambda and no flow. `repeated` is the shipped one's command, run again.
 """
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -46,19 +44,12 @@ VAES |= {"plain": ("plain VAE", ["--kl-weight", "1e-5", "--flow-epochs", "0"]), 
          "repeated": ("shipped VAE, again", [])}
 GANS = {"dcgan": ("DCGAN", ["--preset", "dcgan"]), "width_16": ("small GAN", []),
         "shipped": ("shipped GAN", ["--preset", "wide"])}
-SAMPLINGS = {"normal": ("N(0, I)", ["--without-flow"]), "gaussian": ("Gaussian", ["--guidance", "0"]),
-             "flow": ("flow", ["--guidance", "1"]), "shipped": ("flow with guidance", [])}
-# table -> {row: (title, the options of train.py; of inference.py for p1_sampling)}
-TABLES = {"p1": VAES, "p2": GANS, "p1_sampling": SAMPLINGS}
+TABLES = {"p1": VAES, "p2": GANS}  # {row: (title, the options of train.py)}
 PROBLEMS = {"p1": (p1, p1_inference), "p2": (p2, p2_inference)}
 
 
 def row_command(table, row):
-    """What trains the model of a row, or draws its faces, to type by hand."""
-    options = TABLES[table][row][1]
-    if table in PROBLEMS:
-        return typed(PROBLEMS[table][0], options)
-    return shlex.join(["python3", "p1_vae/inference.py", "--num-images", str(COUNT), "--output-dir", "DIR", *options])
+    return typed(PROBLEMS[table][0], TABLES[table][row][1])
 
 
 def read_results(table):
@@ -77,16 +68,12 @@ def refuse_other_commands(table, results):
 
 
 def read_faces(table):
-    """A table's results by row; exits with one line where a row has none, or one of another command or model."""
+    """A table's results by row; exits with one line where a row has none, or one of another command."""
     results = read_results(table)
     missing = [row for row in TABLES[table] if row not in results.index]
     if missing:
         raise SystemExit(f"report/results/{table}.csv has no row {', '.join(missing)}")
     refuse_other_commands(table, results)
-    same = "shipped", ["fd_efflite", "fd_test", "precision", "recall"]  # of the same faces in both tables
-    if table == "p1_sampling" and list(results.loc[same]) != list(read_faces("p1").loc[same]):
-        raise SystemExit("report/results/p1_sampling.csv is of another VAE than the row shipped of p1.csv: run python3 "
-                         "report/run_faces.py p1_sampling --data-dir hw3_data")
     titles = {REAL: "other real faces", **{row: title for row, (title, _) in TABLES[table].items()}}
     return results.assign(title=results.index.map(titles))
 
@@ -149,13 +136,11 @@ def write_progress(out_dir, epochs):
 def main():
     parser = make_parser(__doc__, TABLES)
     parser.add_argument("--only", nargs="+", metavar="ROW",
-                        help="; ".join(f"{table}: {', '.join(TABLES[table])}" for table in PROBLEMS))
+                        help="; ".join(f"{table}: {', '.join(rows)}" for table, rows in TABLES.items()))
     args = parser.parse_args()
     table, rows, names = args.table, TABLES[args.table], args.only or list(TABLES[args.table])
     if set(names) - rows.keys():
         parser.error(f"{table} has the rows {', '.join(rows)}")
-    if table == "p1_sampling" and (args.only or args.ship):
-        parser.error(f"{table} has neither --only nor --ship")
     if args.ship and "shipped" not in names:
         parser.error("--ship needs the row `shipped`")
 
@@ -173,14 +158,11 @@ def main():
     real, other = features(faces, images[:COUNT]), features(faces, images[COUNT:2 * COUNT])
     test = features(tests, list_images(tests))
     out_dirs = {name: Path(args.runs_dir, f"{table}_{name}") for name in names}
-    if table == "p1_sampling":
-        results = {name: measures(generate(p1_inference, out_dirs[name], *rows[name][1]), real, test) for name in names}
-    else:
-        trainer, inference = PROBLEMS[table]
-        for name in names:
-            train(trainer, rows[name][1], args.data_dir, out_dirs[name])
-        results = {REAL: measures(other, real, test)}
-        results |= {name: score(table, args.data_dir, out_dirs[name], real, test) for name in names}
+    trainer, inference = PROBLEMS[table]
+    for name in names:
+        train(trainer, rows[name][1], args.data_dir, out_dirs[name])
+    results = {REAL: measures(other, real, test)}
+    results |= {name: score(table, args.data_dir, out_dirs[name], real, test) for name in names}
     write_results(table, [{"row": row, **columns, "scored_crc32": data,
                            "command": "" if row == REAL else row_command(table, row)}
                           for row, columns in results.items()], ["row"])

@@ -24,7 +24,6 @@ GAN_COLUMNS = {"steps": ("steps", ",.0f"), "accuracy, real, %": ("accuracy_real"
                "minutes": ("minutes", ".0f")}
 FACE_COLUMNS = {"FD-EffLite": ("fd_efflite", ".1f"), "to test faces": ("fd_test", ".1f"),
                 "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
-SAMPLING_COLUMNS = {"FD-EffLite": ("fd_efflite", ".0f"), "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
 STEADY = 13  # the epoch from which the shipped GAN's training is steady, after its breakdowns
 # name of a command -> the two rows whose difference it holds
 GAINS = {"dannGain": ("p3 dann", "p3 source"), "dannPlainGain": ("p3 dann_plain", "p3 source_plain"),
@@ -70,11 +69,11 @@ def tabular(header, rows):
                       *lines[1:], r"\bottomrule", r"\end{tabular}"])
 
 
-def face_table(results, columns, first=""):
+def face_table(results, columns):
     """A table of rows of run_faces.py."""
     rows = ([run["title"], *("" if pandas.isna(run[column]) else format(run[column], spec)
                              for column, spec in columns.values())] for _, run in results.iterrows())
-    return tabular([first, *columns], rows)
+    return tabular(["", *columns], rows)
 
 
 def domain_accuracies():
@@ -173,7 +172,6 @@ def face_commands():
         if round(log["seconds"].sum()) != results["train_seconds"]["shipped"]:
             raise SystemExit(f"the model in {problem}/weights is not that of the row shipped of report/results/"
                              f"{problem[:2]}.csv: ship that one with run_faces.py {problem[:2]} --only shipped --ship")
-    samples = read_faces("p1_sampling")
     vaes["lambda"] = vaes["kl_weight"].map(latex_number, na_action="ignore")
     vaes["fd_flow"] = vaes["fd_efflite"].drop("plain")  # it has no flow
     gans[["accuracy_real", "accuracy_fake"]] *= 100
@@ -185,8 +183,6 @@ def face_commands():
     return {
         "vaeTable": face_table(vaes, VAE_COLUMNS), "ganTable": face_table(gans, GAN_COLUMNS),
         "facesTable": face_table(pandas.concat([vaes.loc[[REAL, "plain", "shipped"]], gans.drop(REAL)]), FACE_COLUMNS),
-        "samplingTable": face_table(samples, SAMPLING_COLUMNS, "codes from"),
-        **{f"sampling{way.title()}": rounded(samples["fd_efflite"][way]) for way in ("normal", "gaussian", "flow")},
         "facesDistance": rounded(vaes["fd_efflite"][REAL]), "vaeMse": rounded(vae["test_mse"], 4),
         "vaeKlLowest": rounded(vae_log["kl"].min()), "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
         "vaeBestNormal": sweep["lambda"][sweep["fd_normal"].idxmin()],
@@ -194,7 +190,8 @@ def face_commands():
         "vaeMinutes": rounded(vae["minutes"]), "vaeFlowMinutes": rounded(vae["flow_seconds"] / 60),
         "vaeRepeatedMinutes": rounded(repeated["minutes"] + repeated["flow_seconds"] / 60),
         "vaeRepeatedDistance": rounded(repeated["fd_efflite"], 1), "ganMinutes": rounded(gan["minutes"]),
-        "vaeDistance": rounded(vae["fd_efflite"]), "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
+        "vaeDistance": rounded(vae["fd_efflite"]), "vaeNormal": rounded(vae["fd_normal"]),
+        "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
         "vaeReconstructed": rounded(vae["fd_reconstructed"]), "ganDistance": rounded(gan["fd_efflite"], 1),
         "ganNarrowDistance": rounded(gans["fd_efflite"]["width_16"], 1),
         "dcganDistance": rounded(gans["fd_efflite"]["dcgan"], 1),
