@@ -126,10 +126,10 @@ def format_numbers(numbers):
     return "  ".join(f"{k} {v if isinstance(v, int) else format(v, '.4g')}" for k, v in numbers.items())
 
 
-def interruptible(main):
-    """Call a trainer's main(); Ctrl-C ends it with one line."""
+def interruptible(main, advice="the same command with --resume continues after the last finished epoch; if none is "
+                               "finished, it starts again without --resume"):
+    """Call a command's main(); Ctrl-C ends it with one line."""
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command with --resume continues after the last finished epoch; if none "
-                         "is finished, it starts again without --resume")
+        raise SystemExit(f"interrupted: {advice}")

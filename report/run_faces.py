@@ -28,13 +28,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import list_images, load_faces
 from common.pictures import save_picture
-from common.run import checksum
+from common.run import checksum, interruptible
 from p1_vae import inference as p1_inference
 from p1_vae import train as p1
 from p2_gan import inference as p2_inference
 from p2_gan import train as p2
 from report.fd_efflite import features, frechet, precision_and_recall
-from report.runs import RESULTS, copy_file, interruptible, make_parser, read_log, ship, train, typed, write_results
+from report.runs import RESULTS, make_parser, ship, train, typed, write_results
 
 COUNT = 5000  # faces of either kind
 REAL = "real faces"  # the row of other training faces, measured anew with every table
@@ -84,24 +84,18 @@ def generate(inference, folder, *options):
     return features(folder, list_images(folder))
 
 
-def vae_columns(data_dir, out_dir, last, real):
+def vae_columns(data_dir, out_dir, weights, last, real):
     """A VAE's own columns, from the test faces, the log's last row and the features [N, D] of training faces."""
-    reconstructed, test = Path(out_dir, "reconstructed"), Path(data_dir, "face", "test")
-    weights = ["--weights", str(Path(out_dir, "model.pth"))]
+    reconstructed, test = out_dir / "reconstructed", Path(data_dir, "face", "test")
     p1_inference.main([*weights, "--reconstruct", str(test), "--output-dir", str(reconstructed)])
     mse = pandas.read_csv(reconstructed / "mse.csv")["mse"].mean()
-    config = json.loads(Path(out_dir, "config.json").read_text())
-    normal, flow = generate(p1_inference, Path(out_dir, "normal"), *weights, "--without-flow"), Path(out_dir, "flow")
+    config, flow_log = json.loads((out_dir / "config.json").read_text()), out_dir / "flow" / "log.csv"
+    normal = generate(p1_inference, out_dir / "normal", *weights, "--without-flow")
     return {"epochs": config["epochs"], "width": config["width"], "kl_weight": f"{config['kl_weight']:g}",
             "test_mse": f"{mse:.5f}", "kl": f"{last['kl']:.0f}",
             "dimensions_in_use": int(last["dimensions_in_use"]), "fd_normal": f"{frechet(real, normal):.1f}",
             "fd_reconstructed": f"{frechet(real, features(reconstructed, list_images(test))):.1f}",
-            "flow_seconds": round(read_log(flow)["seconds"].sum()) if flow.exists() else ""}
-
-
-def gan_columns(data_dir, out_dir, last, real):
-    """A GAN's own columns, from the log's last row."""
-    return {"steps": int(last["step"]), **{key: f"{last[key]:.2f}" for key in ("accuracy_real", "accuracy_fake")}}
+            "flow_seconds": round(pandas.read_csv(flow_log)["seconds"].sum()) if flow_log.exists() else ""}
 
 
 def measures(generated, real, test):
@@ -115,10 +109,13 @@ def measures(generated, real, test):
 
 def score(table, data_dir, out_dir, real, test):
     """The columns of a run, from the features [N, D] of training and test faces."""
-    log, columns = read_log(out_dir), {"p1": vae_columns, "p2": gan_columns}[table]
-    weights = ["--weights", str(out_dir / "model.pth")]
-    return {**columns(data_dir, out_dir, log.iloc[-1], real),
-            **measures(generate(PROBLEMS[table][1], out_dir / "generated", *weights), real, test),
+    log, weights = pandas.read_csv(out_dir / "log.csv"), ["--weights", str(out_dir / "model.pth")]
+    last = log.iloc[-1]
+    if table == "p1":
+        own = vae_columns(data_dir, out_dir, weights, last, real)
+    else:
+        own = {"steps": int(last["step"]), **{name: f"{last[name]:.2f}" for name in ("accuracy_real", "accuracy_fake")}}
+    return {**own, **measures(generate(PROBLEMS[table][1], out_dir / "generated", *weights), real, test),
             "train_seconds": round(log["seconds"].sum())}
 
 
@@ -127,16 +124,15 @@ def shown_epochs(epochs):
     return [2 ** i for i in range((epochs - 1).bit_length())] + [epochs]
 
 
-def write_progress(out_dir, epochs):
+def write_progress(out_dir):
     """The first line of a GAN's sample grids after some of its epochs, stacked, into report/results/p2_progress.png."""
-    grids = [np.asarray(Image.open(Path(out_dir, f"samples_{epoch:03d}.png"))) for epoch in shown_epochs(epochs)]
+    epochs = shown_epochs(len(pandas.read_csv(out_dir / "log.csv")))
+    grids = [np.asarray(Image.open(out_dir / f"samples_{epoch:03d}.png")) for epoch in epochs]
     save_picture(RESULTS / "p2_progress.png", np.concatenate([grid[2:68] for grid in grids]))  # without upper margins
 
 
 def main():
     parser = make_parser(__doc__, TABLES)
-    parser.add_argument("--only", nargs="+", metavar="ROW",
-                        help="; ".join(f"{table}: {', '.join(rows)}" for table, rows in TABLES.items()))
     args = parser.parse_args()
     table, rows, names = args.table, TABLES[args.table], args.only or list(TABLES[args.table])
     if set(names) - rows.keys():
@@ -171,11 +167,9 @@ def main():
     if args.ship:
         problem = Path(trainer.__file__).parent.name
         ship(problem, {problem[3:]: out_dirs["shipped"]})
-        if table == "p1":
-            copy_file(out_dirs["shipped"] / "flow" / "log.csv", RESULTS / "p1_vae_flow_log.csv")
-        else:
-            write_progress(out_dirs["shipped"], len(read_log(out_dirs["shipped"])))
+        if table == "p2":
+            write_progress(out_dirs["shipped"])
 
 
 if __name__ == "__main__":
-    interruptible(main)
+    interruptible(main, "the same command continues")

@@ -76,12 +76,6 @@ def face_table(results, columns):
     return tabular(["", *columns], rows)
 
 
-def domain_accuracies():
-    """Of DANN's discriminator in the last epoch, for each pair."""
-    for target, source in SCENARIOS.items():
-        yield read(f"p3_{source}_{target}_log.csv")["domain_accuracy"].iloc[-1]
-
-
 def peer_rows(names):
     """The best published accuracy of each kind."""
     peers = read(PEERS_FILE)
@@ -137,19 +131,19 @@ def ablation_rows():
     for mode, (title, _) in TABLES["p4_ablation"].items():
         rows = results.get_group(mode)
         information = f"{rows['target_information'].mean():.3f} ± {rows['target_information'].std():.3f}"
-        yield title, mean_and_std(rows["accuracy"].mean(), rows["accuracy"].std()), information
+        yield title, mean_and_std(rows["accuracy"]), information
 
 
 def setting_commands():
     """A command for each setting of SETTINGS, such as vaeBatchSize, and the number of weights in millions."""
     for model, (path, names) in SETTINGS.items():
         state, config = load_weights(ROOT / path)
-        pairs = {name: value for name, value in config.items() if isinstance(value, list) and len(value) == 2}
-        config |= {name: start for name, (start, _) in pairs.items()}  # what falls, from its first to its last value
-        config |= {f"{name}_end": end for name, (_, end) in pairs.items()}
-        for name in names:  # a command's name has no digits
-            words = name.replace("r1", "penalty").split("_")
-            yield model + "".join(map(str.capitalize, words)), latex_number(config[name])
+        for name in names:
+            value = config[name if name in config else name.removesuffix("_end")]
+            if isinstance(value, list):  # what falls, from its first to its last value
+                value = value[name.endswith("_end")]
+            words = name.replace("r1", "penalty").split("_")  # a command's name has no digits
+            yield model + "".join(map(str.capitalize, words)), latex_number(value)
         sizes = {name: v.numel() for name, v in state.items() if name.endswith(("weight", "bias"))}
         flow = sum(size for name, size in sizes.items() if name.startswith("flow."))
         if model in ("vae", "gan", "dann"):
@@ -203,6 +197,7 @@ def face_commands():
 def digit_commands():
     """Commands for problems 3 and 4."""
     dann, uda = table_rows("p3"), table_rows("p4")
+    logs = [read(f"p3_{source}_{target}_log.csv") for target, source in SCENARIOS.items()]
     peers = read(PEERS_FILE)
     svhn = read_table("p4").query("target == 'svhn' and mode == 'uda'")
     return {
@@ -219,7 +214,7 @@ def digit_commands():
            for code, target in zip(CODES, SCENARIOS)},
         **{f"{name}Gain": gain("p4_ablation full", f"p4_ablation {row}", "svhn")
            for name, row in ABLATION_GAINS.items()},
-        "domainAccuracies": " / ".join(f"{100 * accuracy:.0f}" for accuracy in domain_accuracies()),
+        "domainAccuracies": " / ".join(f"{100 * log['domain_accuracy'].iloc[-1]:.0f}" for log in logs),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
         "svhnTest": rounded(svhn["total"].iloc[0]),
         "udaLowest": rounded(svhn["accuracy"].min(), 1), "udaHighest": rounded(svhn["accuracy"].max(), 1)}
