@@ -21,7 +21,7 @@ def test_what_can_be_drawn_is_drawn(tmp_path):
                   env={"MPLBACKEND": "module://matplotlib_inline.backend_inline"})
     assert process.returncode == 1 and {path.name for path in tmp_path.glob("*.png")} == {"fig4_3.png", "fig1_2.png"}
     assert process.stderr.splitlines() == [
-        "fig1_5_male: 2 points are too few for a t-SNE: more than 30 needed", "1 of 3 not drawn"]
+        "fig1_5_male: perplexity must be less than n_samples", "1 of 3 not drawn"]
 
 
 def test_attributes_of_the_faces(tmp_path):
