@@ -4,10 +4,7 @@ from torch import nn
 
 
 def standardise(x, eps=1e-4):
-    """Zero mean and unit variance per image and channel: brightness, contrast and tint carry no class.
-
-    Images [N, 3, H, W] (Shu et al. 2018, VADA).
-    """
+    """Images [N, 3, H, W] -> zero mean, unit variance per image and channel; tint is no class (Shu et al. 2018)."""
     variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True, correction=0)
     return (x - mean) * (variance + eps).rsqrt()
 
@@ -18,10 +15,7 @@ def conv(inputs, outputs, kernel=3, stride=1, padding=1):
 
 
 class DigitNet(nn.Module):
-    """Images [N, 3, 28, 28], whatever their brightness and contrast -> logits [N, 10].
-
-    In between are non-negative features [N, 8 * width].
-    """
+    """Images [N, 3, 28, 28] -> non-negative features [N, 8 * width] -> logits [N, 10]."""
 
     def __init__(self, width=32):
         super().__init__()

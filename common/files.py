@@ -28,7 +28,6 @@ def replace_file(path, write):
 
 
 def sha256(path):
-    """The SHA-256 of a file, in hexadecimal digits."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
@@ -40,11 +39,9 @@ class Progress:
         self.started, self.shown = time.time(), 0
 
     def due(self):
-        """Whether it is time to refresh the line."""
         return sys.stdout is not None and sys.stdout.isatty() and time.time() - self.shown > 0.5
 
     def refresh(self, done, details=""):
-        """Refresh the line if it is due."""
         if self.due():
             self.shown = time.time()
             left = (self.shown - self.started) / (done - self.first) * (self.total - done)

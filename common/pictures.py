@@ -11,12 +11,12 @@ from PIL import Image
 from common.files import Progress, write_output
 
 
-def draw_latents(count, dim, seed=0):
-    """N(0, 1), float64 [count, dim].
+def draw_latents(count, dim):
+    """N(0, 1), float64 [count, dim], of seed 0.
 
     NumPy's policy keeps RandomState's stream as it is; torch's differs between versions and devices.
     """
-    return torch.from_numpy(np.random.RandomState(seed).standard_normal((count, dim)))
+    return torch.from_numpy(np.random.RandomState(0).standard_normal((count, dim)))
 
 
 def to_pixels(images):
@@ -36,13 +36,11 @@ def grid(images, columns=8):
 
 def save_picture(path, pixels, compress_level=6):
     """Write uint8 [H, W, 3] as PNG or JPEG, by the extension of the path; makes the folder."""
-    if Path(path).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(Path(path).suffix.lower())
+    if kind is None:
         raise SystemExit(f"the name of a picture must end in .png or .jpg: '{path}'")
-    buffer = io.BytesIO()
-    if Path(path).suffix.lower() == ".png":
-        Image.fromarray(pixels).save(buffer, "PNG", compress_level=compress_level)
-    else:
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
+    buffer = io.BytesIO()  # of the options, each kind takes its own
+    Image.fromarray(pixels).save(buffer, kind, compress_level=compress_level, quality=95, subsampling=0)
     write_output(path, buffer.getvalue())
 
 

@@ -26,7 +26,6 @@ import socket
 import sys
 import tarfile
 import zipfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +41,7 @@ TIMEOUT = 30  # seconds without a byte after which a server is given up
 BSDS_URL = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz"
 BSDS_PHOTOS = "BSR/BSDS500/data/images/train/"
 BSDS_SHA256 = "b626d29a9653bf7a573863ad2470032b8d6e01a04a88d1c1e4b599055eb60e71"  # of the 200 files, in name order
+DAMAGED = "{} is damaged or another version: remove it, then the same command downloads it"
 SVHN_SUBSET = {"train": 4434, "test": 10000}
 CELEBA_URL = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
 CELEBA_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (its host refuses downloads on many days)"
@@ -94,7 +94,7 @@ def fetch(sources, name, urls, md5, page):
     if check_integrity(path, md5):
         return path
     if path.exists():
-        raise SystemExit(f"{path} is damaged or another version: remove it, then the same command downloads it")
+        raise SystemExit(DAMAGED.format(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     socket.setdefaulttimeout(TIMEOUT)
     for url in urls:
@@ -130,7 +130,7 @@ def read_photos(sources):
     except (tarfile.TarError, EOFError):  # a web page, half an archive
         files = []
     if hashlib.sha256(b"".join(files)).hexdigest() != BSDS_SHA256:
-        raise SystemExit(f"{path} is damaged or another version: remove it, then the same command downloads it")
+        raise SystemExit(DAMAGED.format(path))
     return [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
 
 
@@ -154,18 +154,13 @@ def read_usps(sources, split):
     return data.data, data.targets
 
 
-def read_svhn(sources, split, subset=False):
+def read_svhn(sources, split, subset):
     """uint8 [N, 32, 32, 3] and labels [N]."""
     url, name, md5 = SVHN.split_list[split]
     fetch(sources, name, [url], md5, url)
     data = SVHN(sources, split)
     count = SVHN_SUBSET[split] if subset else None
     return data.data.transpose(0, 2, 3, 1)[:count], data.labels[:count]
-
-
-def crop_face(data):
-    """A file of CelebA's aligned images, 178x218 -> 64x64."""
-    return Image.open(io.BytesIO(data)).convert("RGB").crop((15, 40, 163, 188)).resize((64, 64), Image.BILINEAR)
 
 
 def read_faces(sources, split):
@@ -180,7 +175,8 @@ def read_faces(sources, split):
     table = (attributes[ATTRIBUTES] == 1).astype(float)
     table.insert(0, "image_name", [f"{i:05d}.png" for i in range(first, first + len(table))])
     archive = zipfile.ZipFile(files["img_align_celeba.zip"])
-    return (crop_face(archive.read(f"img_align_celeba/{name}")) for name in attributes.index), table
+    faces = (Image.open(archive.open(f"img_align_celeba/{name}")).convert("RGB") for name in attributes.index)
+    return (face.crop((15, 40, 163, 188)).resize((64, 64), Image.BILINEAR) for face in faces), table
 
 
 def main():
@@ -190,9 +186,9 @@ def main():
     parser.add_argument("--svhn-subset", action="store_true", help="only its first 4,434 train and 10,000 test digits")
     parser.add_argument("--source-dir", type=Path, help="default: ROOT/sources")
     args = parser.parse_args()
-    svhn = partial(read_svhn, subset=True) if args.svhn_subset else read_svhn
     parts = {"digits/mnistm": (read_mnistm, write_digits), "digits/usps": (read_usps, write_digits),
-             "digits/svhn": (svhn, write_digits), "face": (read_faces, write_split)}
+             "digits/svhn": (lambda sources, split: read_svhn(sources, split, args.svhn_subset), write_digits),
+             "face": (read_faces, write_split)}
     missing = []
     for part, (read, write) in parts.items():
         if args.only and not part.startswith(args.only):

@@ -22,8 +22,7 @@ def checksum(*tensors):
 
 def run_config(args, **data):
     """What makes a run: its options, and of the tensors {name: [N, ...]} that it reads their lengths and a checksum."""
-    places = ("data_dir", "device", "out_dir", "resume")
-    options = {name: value for name, value in vars(args).items() if name not in places}
+    options = {k: v for k, v in vars(args).items() if k not in ("data_dir", "device", "out_dir", "resume")}
     return options | {name: len(tensor) for name, tensor in data.items()} | {"data_crc32": checksum(*data.values())}
 
 
@@ -35,14 +34,13 @@ def already_trained(out_dir, config, resume):
     folder = Path(out_dir)
     model, checkpoint, file = folder / "model.pth", folder / "checkpoint.pt", folder / "config.json"
     if model.exists() or checkpoint.exists() or file.exists():  # from a run's first file on
-        held = json.loads(file.read_text()) if file.exists() else {}
+        held = json.loads(file.read_text())
         for key in held | config:
             if held.get(key) != config.get(key):
                 raise SystemExit(f"{folder} holds a run with {key} = {held.get(key)}, not {config.get(key)}: "
                                  "use another --out-dir")
     if model.exists():
-        print(f"{model}: trained already; to train again, e.g. after a change of the code, use another --out-dir",
-              flush=True)
+        print(f"{model}: trained already; to train again, e.g. after a change of the code, use another --out-dir")
         return True
     if checkpoint.exists() != resume:
         raise SystemExit(f"--resume: there is no {checkpoint}" if resume else
@@ -126,10 +124,10 @@ def format_numbers(numbers):
     return "  ".join(f"{k} {v if isinstance(v, int) else format(v, '.4g')}" for k, v in numbers.items())
 
 
-def interruptible(main):
-    """Call a trainer's main(); Ctrl-C ends it with one line."""
+def interruptible(main, advice="the same command with --resume continues after the last finished epoch; if none is "
+                               "finished, it starts again without --resume"):
+    """Call a command's main(); Ctrl-C ends it with one line."""
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command with --resume continues after the last finished epoch; if none "
-                         "is finished, it starts again without --resume")
+        raise SystemExit(f"interrupted: {advice}")

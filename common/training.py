@@ -38,8 +38,7 @@ def has_bf16(device):
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+    return cpuinfo.exists() and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpuinfo.read_text().split())
 
 
 def autocast(device):

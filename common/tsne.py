@@ -1,6 +1,6 @@
 """t-SNE and its scatter plot."""
-import io
 import os
+from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"  # no screen needed; a notebook's own setting may name a backend that is not installed
 import matplotlib.pyplot as plt
@@ -8,28 +8,17 @@ import numpy as np
 from matplotlib import patheffects
 from sklearn.manifold import TSNE
 
-from common.files import write_output
-
-PERPLEXITY = 30
-
 
 def save_figure(figure, path):
     """Save as PNG at 300 dots an inch, then free the figure's memory."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=300)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=300)
     plt.close(figure)
-    write_output(path, buffer.getvalue())
 
 
-def embed(features, seed=0):
-    """t-SNE (van der Maaten & Hinton 2008): features [N, D] -> points [N, 2].
-
-    The same points for one seed, on one machine with one number of threads.
-    """
-    if len(features) <= PERPLEXITY:
-        raise SystemExit(f"{len(features)} points are too few for a t-SNE: more than {PERPLEXITY} needed")
-    tsne = TSNE(init="pca", learning_rate="auto", perplexity=PERPLEXITY, random_state=seed)
-    return tsne.fit_transform(np.asarray(features))
+def embed(features):
+    """t-SNE: features [N, D] -> points [N, 2], the same ones on one machine with one number of threads."""
+    return TSNE(init="pca", learning_rate="auto", perplexity=30, random_state=0).fit_transform(np.asarray(features))
 
 
 def scatter(path, points, groups, names, colours, title, width=2.15, written=()):

@@ -70,15 +70,10 @@ def main():
     parser.add_argument("--count", type=at_least(2), default=5000,
                         help="images of each; distances for different counts do not compare")
     args = parser.parse_args()
-    folders = args.real, args.generated
-    names = [list_images(folder)[:args.count] for folder in folders]
-    for folder, images in zip(folders, names):
-        if len(images) < args.count:
-            raise SystemExit(f"{folder} has {len(images)} images, not {args.count}")
-    real, generated = map(features, folders, names)
+    real, generated = (features(folder, list_images(folder)[:args.count]) for folder in (args.real, args.generated))
     precision, recall = precision_and_recall(real, generated)
-    print(f"FD-EffLite {frechet(real, generated):.1f}, precision {precision:.2f}, recall {recall:.2f}, "
-          f"{args.count} images each")
+    print(f"FD-EffLite {frechet(real, generated):.1f}, precision {precision:.2f}, recall {recall:.2f}: "
+          f"{len(generated):,} images, compared with {len(real):,}")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ What cannot be drawn is named in one line, the rest is drawn. `tables` are the t
 Test images enter here as pictures, points and counts; no model and no setting is chosen by them.
 """
 import argparse
-import functools
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,10 @@ from common.predict import load_digit_net, run_in_batches
 from common.tsne import embed, plt, save_figure, scatter
 from common.weights import load_weights
 from p1_vae.inference import load_vae, sampler
-from p2_gan.inference import WEIGHTS as GAN_WEIGHTS
 from p2_gan.inference import load_generator
 from p2_gan.model import LATENT, MODELS
 from report import plots
-from report.run_faces import REAL, read_faces, shown_epochs
+from report.run_faces import shown_epochs
 from report.runs import RESULTS, ROOT
 from report.tables import TITLES, write_tables
 
@@ -45,7 +44,7 @@ def draw_vae_printed(part, data_dir, path):
 
 
 def draw_gan_printed(part, data_dir, path):
-    config = load_weights(GAN_WEIGHTS)[1]
+    config = load_weights(ROOT / "p2_gan" / "weights" / "gan.pth")[1]
     net = MODELS[config["model"]][part == "discriminator"](config["width"])
     plots.draw_text(f"GAN: {part}", str(net).splitlines(), path)
 
@@ -70,55 +69,27 @@ def draw_gan_curves(data_dir, path):
     save_figure(figure, path)
 
 
-def draw_sweep(data_dir, path):
-    """FD-EffLite by lambda: of reconstructions, and of samples with and without a flow; points: at full length."""
-    runs = read_faces("p1").drop([REAL, "repeated"]).sort_values("kl_weight")
-    runs.loc["plain", "fd_efflite"] = float("nan")  # it has no flow
-    curves = {"fd_normal": "samples, N(0, I) decoded", "fd_efflite": "samples, through the flow",
-              "fd_reconstructed": "reconstructions"}
-    figure, axis = plt.subplots(figsize=(3.4, 2.8), layout="constrained")
-    short = runs.index.str.startswith("lambda_")
-    for group, line in ((runs[short], "o-"), (runs[~short], "D")):
-        for column, colour in zip(curves, plots.CLASS_COLOURS[1::2]):
-            axis.plot(group["kl_weight"], group[column], line, color=colour)
-    axis.set(xlabel="$\\lambda_{KL}$", ylabel="FD-EffLite", xscale="log")
-    axis.tick_params(axis="x", labelsize=9)  # the exponents are at 70 %
-    axis.set_ylim(bottom=0)
-    axis.grid()
-    figure.legend(axis.lines[:len(curves)], curves.values(), loc="outside upper center")
-    save_figure(figure, path)
-
-
-@functools.cache
+@cache
 def reconstructed(data_dir):
     """Test faces and their reconstructions from the posterior's mean, [N, 3, 64, 64] on [0, 1], and each MSE [N]."""
     net, _ = load_vae()
     images = load_faces(data_dir, "test")
-    if len(images) < 10:
-        raise SystemExit(f"{len(images)} test faces are too few: 10 needed")
     x, y = images.float() / 255, run_in_batches(lambda x: net.decode(net.encode(x)[0]), images)
     return x, y, (y - x).square().mean((1, 2, 3))
 
 
-def random_ten(mse):
-    return torch.randperm(len(mse), generator=torch.Generator().manual_seed(0))[:10]
-
-
-def worst_ten(mse):
-    return mse.topk(10).indices
-
-
-def draw_reconstructions(choose, data_dir, path):
-    """The test images that `choose` takes by their MSE, their reconstructions, and the MSE of each."""
-    chosen = choose(reconstructed(data_dir)[2])
-    x, y, errors = (values[chosen] for values in reconstructed(data_dir))
+def draw_reconstructions(which, data_dir, path):
+    """Ten test images, `random` ones or the `worst`, their reconstructions, and the MSE of each."""
+    x, y, mse = reconstructed(data_dir)
+    chosen = {"random": torch.randperm(len(mse), generator=torch.Generator().manual_seed(0)),
+              "worst": mse.argsort(descending=True)}[which][:10]
     figure, axes = plt.subplots(2, 10, figsize=(plots.WIDTH, 1.85), layout="constrained")
     for row, pictures, title in zip(axes, (x, y), ("test\nimage", "recon-\nstruction")):
         row[0].set_ylabel(title, rotation=0, ha="right", va="center")
-        for axis, picture in zip(row, to_pixels(pictures)):
+        for axis, picture in zip(row, to_pixels(pictures[chosen])):
             plots.show_picture(axis, picture)
-    for axis, mse in zip(axes[1], errors.tolist()):
-        axis.set_xlabel(f"{mse:.4f}")
+    for axis, error in zip(axes[1], mse[chosen].tolist()):
+        axis.set_xlabel(f"{error:.4f}")
     figure.supxlabel("MSE per value, images on [0, 1]", fontsize=7.5)
     save_figure(figure, path)
 
@@ -128,7 +99,7 @@ def draw_vae_grid(data_dir, path):
     write_grid(path, sampler(net), draw_latents(32, latent_dim))
 
 
-@functools.cache
+@cache
 def vae_points(data_dir):
     """t-SNE points [N, 2] of the test faces' posterior means."""
     net, _ = load_vae()
@@ -137,14 +108,9 @@ def vae_points(data_dir):
 
 def read_attribute(data_dir, split, attribute):
     """Whether each face, in name order, has the attribute, 1 or 0 [N]; CelebA's own list has -1 for 0."""
-    path = Path(data_dir, "face", f"{split}.csv")
-    table = pandas.read_csv(path, dtype={"image_name": str})
-    if not {"image_name", attribute} <= set(table):
-        raise SystemExit(f"{path}: no column image_name or {attribute}")
-    values = table.set_index("image_name")[attribute].reindex(list_images(path.with_suffix("")))
-    if values.isna().any():
-        raise SystemExit(f"{path}: no {attribute} for {values.index[values.isna()][0]}")
-    return (values > 0).astype(int)
+    folder = Path(data_dir, "face", split)
+    table = pandas.read_csv(f"{folder}.csv", index_col="image_name", dtype={"image_name": str})
+    return (table.loc[list_images(folder), attribute] > 0).astype(int)
 
 
 def draw_vae_latents(attribute, data_dir, path):
@@ -189,7 +155,6 @@ def draw_progress(data_dir, path):
     save_figure(figure, path)
 
 
-@functools.cache
 @torch.inference_mode()
 def gan_faces(count):
     """Images [count, 3, 64, 64] on [0, 1] of the first latents of seed 0."""
@@ -199,8 +164,6 @@ def gan_faces(count):
 def draw_neighbours(data_dir, path):
     """8 generated faces and the three training faces nearest to each, mirrored or not, by their pixels at 32x32."""
     fakes, images = gan_faces(8), load_faces(data_dir, "train")
-    if len(images) < 3:
-        raise SystemExit(f"{len(images)} training faces are too few: 3 needed")
     both = torch.cat([F.avg_pool2d(faces, 2).flatten(1) for faces in (fakes, fakes.flip(3))])
     distances = torch.cat([torch.cdist(both, F.avg_pool2d(part.float() / 255, 2).flatten(1))
                            for part in images.split(2000)], 1)
@@ -228,7 +191,7 @@ def load_pair(problem, source, target):
     return load_digit_net(ROOT / problem / "weights" / f"{source}_{target}.pth")
 
 
-@functools.cache
+@cache
 def embedded(data_dir, problem, source, target):
     """t-SNE points [N, 2], classes [N] and domains [N] (0 source, 1 target) of test images of both domains."""
     net = load_pair(problem, source, target)
@@ -277,19 +240,18 @@ def draw_mistakes(problem, data_dir, path):
     save_figure(figure, path)
 
 
-def draw_logs(problem, columns, data_dir, path):
-    """Columns of the logs of the shipped models of three pairs."""
+def draw_logs(problem, column, label, data_dir, path):
+    """A column of the logs of the shipped models of three pairs, and the target information."""
     logs = {f"{TITLES[source]} → {TITLES[target]}": pandas.read_csv(RESULTS / f"{problem}_{source}_{target}_log.csv")
             for target, source in SCENARIOS.items()}
-    save_figure(plots.draw_runs(logs, columns), path)
+    save_figure(plots.draw_runs(logs, {column: label, "target_information": "information, nats"}), path)
 
 
-partial = functools.partial
 FIGURES = {f"fig1_1_{part}": partial(draw_vae_printed, part) for part in ("encoder", "decoder")}
-FIGURES |= {"fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions, random_ten),
-            "fig1_7": partial(draw_reconstructions, worst_ten), "fig1_4": draw_vae_grid,
+FIGURES |= {"fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions, "random"),
+            "fig1_7": partial(draw_reconstructions, "worst"), "fig1_4": draw_vae_grid,
             "fig1_5_male": partial(draw_vae_latents, "Male"), "fig1_5_blond": partial(draw_vae_latents, "Blond_Hair"),
-            "fig1_6": draw_sweep, "fig1_8": draw_walks}
+            "fig1_8": draw_walks}
 FIGURES |= {f"fig2_1_{part}": partial(draw_gan_printed, part) for part in ("generator", "discriminator")}
 FIGURES |= {"fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress, "fig2_5": draw_neighbours,
             "fig2_6": draw_vae_and_gan}
@@ -297,9 +259,8 @@ FIGURES |= {f"{number}_{source}_{target}_{colour}": partial(draw_tsne, problem, 
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}
 FIGURES |= {"fig3_6": partial(draw_mistakes, "p3_dann"), "fig4_3": partial(draw_mistakes, "p4_uda")}
-INFORMATION = {"target_information": "information, nats"}
-FIGURES |= {"fig3_7": partial(draw_logs, "p3", {"domain_accuracy": "domain accuracy", **INFORMATION}),
-            "fig4_4": partial(draw_logs, "p4", {"keep_rate": "pseudo-labels kept", **INFORMATION})}
+FIGURES |= {"fig3_7": partial(draw_logs, "p3", "domain_accuracy", "domain accuracy"),
+            "fig4_4": partial(draw_logs, "p4", "keep_rate", "pseudo-labels kept")}
 FIGURES["tables"] = lambda data_dir, path: write_tables(path)
 
 

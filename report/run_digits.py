@@ -20,11 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import SCENARIOS, list_images, load_labelled, read_labels
 from common.evaluate import accuracy
 from common.predict import load_digit_net, predict_folder
-from common.run import checksum
-from common.training import at_least
+from common.run import checksum, interruptible
 from p3_dann import train as p3
 from p4_uda import train as p4
-from report.runs import RESULTS, interruptible, make_parser, read_log, ship, train, typed, write_results
+from report.runs import RESULTS, make_parser, ship, train, typed, write_results
 
 HELD_OUT = 1000  # of the target's training images, in the ablation
 SHORT = ["--epochs", "5", "--hold-out", str(HELD_OUT)]  # a fifth of the length
@@ -49,21 +48,18 @@ TABLES = {
 }
 TRAINERS = {"p3": p3, "p3_lambda": p3, "p4": p4, "p4_ablation": p4}
 TARGETS = {table: list(SCENARIOS) for table in TABLES} | {"p4_ablation": ["svhn"]}  # svhn: the hardest pair
+SPLITS = {table: "test" for table in TABLES} | {"p4_ablation": "train"}  # scored by images that the run has left out
 SHIPPED = {"p3": ("p3_dann", "dann"), "p4": ("p4_uda", "uda")}
 KEYS = ["source", "target", "mode", "seed"]
 
 
-def row_options(table, source, target, mode, seed):
-    return ["--source", source, "--target", target, *TABLES[table][mode][1], "--seed", str(seed)]
-
-
-def scored_split(table):
-    return "train" if table == "p4_ablation" else "test"
+def row_options(table, target, mode, seed):
+    return ["--source", SCENARIOS[target], "--target", target, *TABLES[table][mode][1], "--seed", str(seed)]
 
 
 def score(table, data_dir, out_dir, target):
     """(correct, total) of a run's model on the target's test images, or on the training images that it has left out."""
-    folder, prediction = Path(data_dir, "digits", target, scored_split(table)), Path(out_dir, "pred.csv")
+    folder, prediction = Path(data_dir, "digits", target, SPLITS[table]), Path(out_dir, "pred.csv")
     predict_folder(load_digit_net(Path(out_dir, "model.pth")), folder, prediction)
     if table != "p4_ablation":
         return accuracy(prediction, f"{folder}.csv")
@@ -82,8 +78,7 @@ def read_results(table):
 def refuse_other_commands(table, results):
     """Exit with one line if a row of the results is of another command than TABLES and SCENARIOS have for it now."""
     other = [f"{row.source} {row.target} {row.mode} {row.seed}" for row in results.itertuples()
-             if row.source != SCENARIOS[row.target] or row.command != typed(
-                 TRAINERS[table], row_options(table, row.source, row.target, row.mode, row.seed))]
+             if row.command != typed(TRAINERS[table], row_options(table, row.target, row.mode, row.seed))]
     if other:
         raise SystemExit(f"report/results/{table}.csv has rows of other commands than run_digits.py's: "
                          f"{', '.join(other)}: remove them, or train them anew with --seeds")
@@ -102,28 +97,20 @@ def read_table(table):
 def table_rows(table):
     """{mode: [title, cell, ...]} of a table: mean ± standard deviation over seeds in %; of one seed the value."""
     accuracies = read_table(table).groupby(["mode", "target"])["accuracy"]
-    means, deviations = accuracies.mean(), accuracies.std()  # nan for a single seed
-    return {mode: [title, *(mean_and_std(means[mode, target], deviations[mode, target]) for target in TARGETS[table])]
+    return {mode: [title, *(mean_and_std(accuracies.get_group((mode, target))) for target in TARGETS[table])]
             for mode, (title, _) in TABLES[table].items()}
 
 
-def mean_and_std(mean, deviation):
+def mean_and_std(values):
     """Two decimals where one would make a deviation of 0.0."""
+    mean, deviation = values.mean(), values.std()  # nan for a single seed
     digits = 2 if deviation < 0.05 else 1
-    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation >= 0 else "")
-
-
-def print_table(table):
-    header = "| |" + "".join(f" {SCENARIOS[target]} → {target} |" for target in TARGETS[table])
-    lines = [header, "|---" * (len(TARGETS[table]) + 1) + "|"]
-    print("\n".join([*lines, *(f"| {' | '.join(cells)} |" for cells in table_rows(table).values())]))
+    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if len(values) > 1 else "")
 
 
 def main():
     parser = make_parser(__doc__, TABLES)
-    parser.add_argument("--only", nargs="+", metavar="ROW",
-                        help="; ".join(f"{table}: {', '.join(rows)}" for table, rows in TABLES.items()))
-    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     table, modes = args.table, args.only or list(TABLES[args.table])
     if set(modes) - TABLES[table].keys():
@@ -134,7 +121,7 @@ def main():
     rows = [(SCENARIOS[target], target, mode, seed)
             for seed in args.seeds for target in TARGETS[table] for mode in modes]
     # before hours of training: can what will be trained be scored, and stand beside the rows that stay?
-    data = {target: checksum(*load_labelled(args.data_dir, target, scored_split(table))) for target in TARGETS[table]}
+    data = {target: checksum(*load_labelled(args.data_dir, target, SPLITS[table])) for target in TARGETS[table]}
     results = read_results(table)
     others = results[[key not in rows for key in results[KEYS].itertuples(index=False, name=None)]]
     refuse_other_commands(table, others)
@@ -144,25 +131,23 @@ def main():
                              f"report/results/{table}.csv: delete that file, and the same command begins it anew")
     out_dirs = {row: Path(args.runs_dir, "_".join([table[:2], *map(str, row)])) for row in rows}
     for row in rows:
-        train(TRAINERS[table], row_options(table, *row), args.data_dir, out_dirs[row])
+        train(TRAINERS[table], row_options(table, *row[1:]), args.data_dir, out_dirs[row])
     results = []
     for row in rows:
-        log = read_log(out_dirs[row])
+        log = pandas.read_csv(out_dirs[row] / "log.csv")
         results.append(dict(zip(KEYS, row)))
         if table != "p3_lambda":  # judged by information alone
             correct, total = score(table, args.data_dir, out_dirs[row], row[1])
             results[-1] |= {"correct": correct, "total": total, "accuracy": f"{100 * correct / total:.2f}"}
         information = log["target_information"].iloc[-1].round(3) if "target_information" in log else ""
         results[-1] |= {"target_information": information, "train_seconds": round(log["seconds"].sum()),
-                        "scored_crc32": data[row[1]], "command": typed(TRAINERS[table], row_options(table, *row))}
+                        "scored_crc32": data[row[1]], "command": typed(TRAINERS[table], row_options(table, *row[1:]))}
     write_results(table, results, KEYS)
     if args.ship:
         problem, shipped = SHIPPED[table]
         ship(problem, {f"{source}_{target}": out_dirs[source, target, mode, seed]
                        for source, target, mode, seed in rows if (mode, seed) == (shipped, 0)})
-    if table != "p3_lambda":
-        print_table(table)
 
 
 if __name__ == "__main__":
-    interruptible(main)
+    interruptible(main, "the same command continues")

@@ -2,7 +2,6 @@
 
     python3 report/run_faces.py p1 --data-dir hw3_data          # trains what is not in runs/ yet; resumes
     python3 report/run_faces.py p1 --data-dir hw3_data --only shipped --ship     # and ship the row `shipped`
-    python3 report/run_faces.py p1_sampling --data-dir hw3_data     # the shipped VAE's ways to draw; nothing is trained
 
 In every row, `fd_efflite`, `precision` and `recall` compare 5,000 generated faces with the first 5,000 training faces,
 as fd_efflite.py does. `fd_test` is the distance to the test faces; these are fewer, which makes it larger, so it
@@ -18,7 +17,6 @@ The VAEs of the sweep over lambda are shorter and narrower than the shipped one.
 larger lambda and no flow. `repeated` is the shipped one's command, run again.
 """
 import json
-import shlex
 import sys
 from pathlib import Path
 
@@ -30,13 +28,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import list_images, load_faces
 from common.pictures import save_picture
-from common.run import checksum
+from common.run import checksum, interruptible
 from p1_vae import inference as p1_inference
 from p1_vae import train as p1
 from p2_gan import inference as p2_inference
 from p2_gan import train as p2
 from report.fd_efflite import features, frechet, precision_and_recall
-from report.runs import RESULTS, copy_file, interruptible, make_parser, read_log, ship, train, typed, write_results
+from report.runs import RESULTS, make_parser, ship, train, typed, write_results
 
 COUNT = 5000  # faces of either kind
 REAL = "real faces"  # the row of other training faces, measured anew with every table
@@ -46,19 +44,12 @@ VAES |= {"plain": ("plain VAE", ["--kl-weight", "1e-5", "--flow-epochs", "0"]), 
          "repeated": ("shipped VAE, again", [])}
 GANS = {"dcgan": ("DCGAN", ["--preset", "dcgan"]), "width_16": ("small GAN", []),
         "shipped": ("shipped GAN", ["--preset", "wide"])}
-SAMPLINGS = {"normal": ("N(0, I)", ["--without-flow"]), "gaussian": ("Gaussian", ["--guidance", "0"]),
-             "flow": ("flow", ["--guidance", "1"]), "shipped": ("flow with guidance", [])}
-# table -> {row: (title, the options of train.py; of inference.py for p1_sampling)}
-TABLES = {"p1": VAES, "p2": GANS, "p1_sampling": SAMPLINGS}
+TABLES = {"p1": VAES, "p2": GANS}  # {row: (title, the options of train.py)}
 PROBLEMS = {"p1": (p1, p1_inference), "p2": (p2, p2_inference)}
 
 
 def row_command(table, row):
-    """What trains the model of a row, or draws its faces, to type by hand."""
-    options = TABLES[table][row][1]
-    if table in PROBLEMS:
-        return typed(PROBLEMS[table][0], options)
-    return shlex.join(["python3", "p1_vae/inference.py", "--num-images", str(COUNT), "--output-dir", "DIR", *options])
+    return typed(PROBLEMS[table][0], TABLES[table][row][1])
 
 
 def read_results(table):
@@ -77,16 +68,12 @@ def refuse_other_commands(table, results):
 
 
 def read_faces(table):
-    """A table's results by row; exits with one line where a row has none, or one of another command or model."""
+    """A table's results by row; exits with one line where a row has none, or one of another command."""
     results = read_results(table)
     missing = [row for row in TABLES[table] if row not in results.index]
     if missing:
         raise SystemExit(f"report/results/{table}.csv has no row {', '.join(missing)}")
     refuse_other_commands(table, results)
-    same = "shipped", ["fd_efflite", "fd_test", "precision", "recall"]  # of the same faces in both tables
-    if table == "p1_sampling" and list(results.loc[same]) != list(read_faces("p1").loc[same]):
-        raise SystemExit("report/results/p1_sampling.csv is of another VAE than the row shipped of p1.csv: run python3 "
-                         "report/run_faces.py p1_sampling --data-dir hw3_data")
     titles = {REAL: "other real faces", **{row: title for row, (title, _) in TABLES[table].items()}}
     return results.assign(title=results.index.map(titles))
 
@@ -97,24 +84,18 @@ def generate(inference, folder, *options):
     return features(folder, list_images(folder))
 
 
-def vae_columns(data_dir, out_dir, last, real):
+def vae_columns(data_dir, out_dir, weights, last, real):
     """A VAE's own columns, from the test faces, the log's last row and the features [N, D] of training faces."""
-    reconstructed, test = Path(out_dir, "reconstructed"), Path(data_dir, "face", "test")
-    weights = ["--weights", str(Path(out_dir, "model.pth"))]
+    reconstructed, test = out_dir / "reconstructed", Path(data_dir, "face", "test")
     p1_inference.main([*weights, "--reconstruct", str(test), "--output-dir", str(reconstructed)])
     mse = pandas.read_csv(reconstructed / "mse.csv")["mse"].mean()
-    config = json.loads(Path(out_dir, "config.json").read_text())
-    normal, flow = generate(p1_inference, Path(out_dir, "normal"), *weights, "--without-flow"), Path(out_dir, "flow")
+    config, flow_log = json.loads((out_dir / "config.json").read_text()), out_dir / "flow" / "log.csv"
+    normal = generate(p1_inference, out_dir / "normal", *weights, "--without-flow")
     return {"epochs": config["epochs"], "width": config["width"], "kl_weight": f"{config['kl_weight']:g}",
             "test_mse": f"{mse:.5f}", "kl": f"{last['kl']:.0f}",
             "dimensions_in_use": int(last["dimensions_in_use"]), "fd_normal": f"{frechet(real, normal):.1f}",
             "fd_reconstructed": f"{frechet(real, features(reconstructed, list_images(test))):.1f}",
-            "flow_seconds": round(read_log(flow)["seconds"].sum()) if flow.exists() else ""}
-
-
-def gan_columns(data_dir, out_dir, last, real):
-    """A GAN's own columns, from the log's last row."""
-    return {"steps": int(last["step"]), **{key: f"{last[key]:.2f}" for key in ("accuracy_real", "accuracy_fake")}}
+            "flow_seconds": round(pandas.read_csv(flow_log)["seconds"].sum()) if flow_log.exists() else ""}
 
 
 def measures(generated, real, test):
@@ -128,10 +109,13 @@ def measures(generated, real, test):
 
 def score(table, data_dir, out_dir, real, test):
     """The columns of a run, from the features [N, D] of training and test faces."""
-    log, columns = read_log(out_dir), {"p1": vae_columns, "p2": gan_columns}[table]
-    weights = ["--weights", str(out_dir / "model.pth")]
-    return {**columns(data_dir, out_dir, log.iloc[-1], real),
-            **measures(generate(PROBLEMS[table][1], out_dir / "generated", *weights), real, test),
+    log, weights = pandas.read_csv(out_dir / "log.csv"), ["--weights", str(out_dir / "model.pth")]
+    last = log.iloc[-1]
+    if table == "p1":
+        own = vae_columns(data_dir, out_dir, weights, last, real)
+    else:
+        own = {"steps": int(last["step"]), **{name: f"{last[name]:.2f}" for name in ("accuracy_real", "accuracy_fake")}}
+    return {**own, **measures(generate(PROBLEMS[table][1], out_dir / "generated", *weights), real, test),
             "train_seconds": round(log["seconds"].sum())}
 
 
@@ -140,22 +124,19 @@ def shown_epochs(epochs):
     return [2 ** i for i in range((epochs - 1).bit_length())] + [epochs]
 
 
-def write_progress(out_dir, epochs):
+def write_progress(out_dir):
     """The first line of a GAN's sample grids after some of its epochs, stacked, into report/results/p2_progress.png."""
-    grids = [np.asarray(Image.open(Path(out_dir, f"samples_{epoch:03d}.png"))) for epoch in shown_epochs(epochs)]
+    epochs = shown_epochs(len(pandas.read_csv(out_dir / "log.csv")))
+    grids = [np.asarray(Image.open(out_dir / f"samples_{epoch:03d}.png")) for epoch in epochs]
     save_picture(RESULTS / "p2_progress.png", np.concatenate([grid[2:68] for grid in grids]))  # without upper margins
 
 
 def main():
     parser = make_parser(__doc__, TABLES)
-    parser.add_argument("--only", nargs="+", metavar="ROW",
-                        help="; ".join(f"{table}: {', '.join(TABLES[table])}" for table in PROBLEMS))
     args = parser.parse_args()
     table, rows, names = args.table, TABLES[args.table], args.only or list(TABLES[args.table])
     if set(names) - rows.keys():
         parser.error(f"{table} has the rows {', '.join(rows)}")
-    if table == "p1_sampling" and (args.only or args.ship):
-        parser.error(f"{table} has neither --only nor --ship")
     if args.ship and "shipped" not in names:
         parser.error("--ship needs the row `shipped`")
 
@@ -173,14 +154,11 @@ def main():
     real, other = features(faces, images[:COUNT]), features(faces, images[COUNT:2 * COUNT])
     test = features(tests, list_images(tests))
     out_dirs = {name: Path(args.runs_dir, f"{table}_{name}") for name in names}
-    if table == "p1_sampling":
-        results = {name: measures(generate(p1_inference, out_dirs[name], *rows[name][1]), real, test) for name in names}
-    else:
-        trainer, inference = PROBLEMS[table]
-        for name in names:
-            train(trainer, rows[name][1], args.data_dir, out_dirs[name])
-        results = {REAL: measures(other, real, test)}
-        results |= {name: score(table, args.data_dir, out_dirs[name], real, test) for name in names}
+    trainer, inference = PROBLEMS[table]
+    for name in names:
+        train(trainer, rows[name][1], args.data_dir, out_dirs[name])
+    results = {REAL: measures(other, real, test)}
+    results |= {name: score(table, args.data_dir, out_dirs[name], real, test) for name in names}
     write_results(table, [{"row": row, **columns, "scored_crc32": data,
                            "command": "" if row == REAL else row_command(table, row)}
                           for row, columns in results.items()], ["row"])
@@ -189,11 +167,9 @@ def main():
     if args.ship:
         problem = Path(trainer.__file__).parent.name
         ship(problem, {problem[3:]: out_dirs["shipped"]})
-        if table == "p1":
-            copy_file(out_dirs["shipped"] / "flow" / "log.csv", RESULTS / "p1_vae_flow_log.csv")
-        else:
-            write_progress(out_dirs["shipped"], len(read_log(out_dirs["shipped"])))
+        if table == "p2":
+            write_progress(out_dirs["shipped"])
 
 
 if __name__ == "__main__":
-    interruptible(main)
+    interruptible(main, "the same command continues")

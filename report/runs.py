@@ -14,6 +14,8 @@ RESULTS = ROOT / "report" / "results"
 def make_parser(description, tables):
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=tables)
+    parser.add_argument("--only", nargs="+", metavar="ROW",
+                        help="; ".join(f"{table}: {', '.join(rows)}" for table, rows in tables.items()))
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--runs-dir", default="runs", help="where the runs are; what is trained there already is taken")
     parser.add_argument("--ship", action="store_true",
@@ -31,10 +33,6 @@ def train(trainer, options, data_dir, out_dir):
     print(f"$ {typed(trainer, options)}", flush=True)
     resume = ["--resume"] if Path(out_dir, "checkpoint.pt").exists() else []
     trainer.main(["--data-dir", data_dir, "--out-dir", str(out_dir), *options, *resume])
-
-
-def read_log(out_dir):
-    return pandas.read_csv(Path(out_dir, "log.csv"))
 
 
 def write_results(table, rows, keys):
@@ -59,11 +57,3 @@ def ship(problem, out_dirs):
         copy_file(Path(out_dir, "log.csv"), RESULTS / f"{problem[:2]}_{name}_log.csv")
     sums = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(folder.glob("*.pth")))
     replace_file(folder / "SHA256SUMS", lambda file: file.write(sums.encode()))
-
-
-def interruptible(main):
-    """Call a command's main(); Ctrl-C ends it with one line."""
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command continues")

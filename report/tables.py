@@ -24,7 +24,6 @@ GAN_COLUMNS = {"steps": ("steps", ",.0f"), "accuracy, real, %": ("accuracy_real"
                "minutes": ("minutes", ".0f")}
 FACE_COLUMNS = {"FD-EffLite": ("fd_efflite", ".1f"), "to test faces": ("fd_test", ".1f"),
                 "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
-SAMPLING_COLUMNS = {"FD-EffLite": ("fd_efflite", ".0f"), "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
 STEADY = 13  # the epoch from which the shipped GAN's training is steady, after its breakdowns
 # name of a command -> the two rows whose difference it holds
 GAINS = {"dannGain": ("p3 dann", "p3 source"), "dannPlainGain": ("p3 dann_plain", "p3 source_plain"),
@@ -70,17 +69,11 @@ def tabular(header, rows):
                       *lines[1:], r"\bottomrule", r"\end{tabular}"])
 
 
-def face_table(results, columns, first=""):
+def face_table(results, columns):
     """A table of rows of run_faces.py."""
     rows = ([run["title"], *("" if pandas.isna(run[column]) else format(run[column], spec)
                              for column, spec in columns.values())] for _, run in results.iterrows())
-    return tabular([first, *columns], rows)
-
-
-def domain_accuracies():
-    """Of DANN's discriminator in the last epoch, for each pair."""
-    for target, source in SCENARIOS.items():
-        yield read(f"p3_{source}_{target}_log.csv")["domain_accuracy"].iloc[-1]
+    return tabular(["", *columns], rows)
 
 
 def peer_rows(names):
@@ -142,19 +135,19 @@ def ablation_rows():
     for mode, (title, _) in TABLES["p4_ablation"].items():
         rows = results.get_group(mode)
         information = f"{rows['target_information'].mean():.3f} ± {rows['target_information'].std():.3f}"
-        yield title, mean_and_std(rows["accuracy"].mean(), rows["accuracy"].std()), information
+        yield title, mean_and_std(rows["accuracy"]), information
 
 
 def setting_commands():
     """A command for each setting of SETTINGS, such as vaeBatchSize, and the number of weights in millions."""
     for model, (path, names) in SETTINGS.items():
         state, config = load_weights(ROOT / path)
-        pairs = {name: value for name, value in config.items() if isinstance(value, list) and len(value) == 2}
-        config |= {name: start for name, (start, _) in pairs.items()}  # what falls, from its first to its last value
-        config |= {f"{name}_end": end for name, (_, end) in pairs.items()}
-        for name in names:  # a command's name has no digits
-            words = name.replace("r1", "penalty").split("_")
-            yield model + "".join(map(str.capitalize, words)), latex_number(config[name])
+        for name in names:
+            value = config[name if name in config else name.removesuffix("_end")]
+            if isinstance(value, list):  # what falls, from its first to its last value
+                value = value[name.endswith("_end")]
+            words = name.replace("r1", "penalty").split("_")  # a command's name has no digits
+            yield model + "".join(map(str.capitalize, words)), latex_number(value)
         sizes = {name: v.numel() for name, v in state.items() if name.endswith(("weight", "bias"))}
         flow = sum(size for name, size in sizes.items() if name.startswith("flow."))
         if model in ("vae", "gan", "dann"):
@@ -177,7 +170,6 @@ def face_commands():
         if round(log["seconds"].sum()) != results["train_seconds"]["shipped"]:
             raise SystemExit(f"the model in {problem}/weights is not that of the row shipped of report/results/"
                              f"{problem[:2]}.csv: ship that one with run_faces.py {problem[:2]} --only shipped --ship")
-    samples = read_faces("p1_sampling")
     vaes["lambda"] = vaes["kl_weight"].map(latex_number, na_action="ignore")
     vaes["fd_flow"] = vaes["fd_efflite"].drop("plain")  # it has no flow
     gans[["accuracy_real", "accuracy_fake"]] *= 100
@@ -189,8 +181,6 @@ def face_commands():
     return {
         "vaeTable": face_table(vaes, VAE_COLUMNS), "ganTable": face_table(gans, GAN_COLUMNS),
         "facesTable": face_table(pandas.concat([vaes.loc[[REAL, "plain", "shipped"]], gans.drop(REAL)]), FACE_COLUMNS),
-        "samplingTable": face_table(samples, SAMPLING_COLUMNS, "codes from"),
-        **{f"sampling{way.title()}": rounded(samples["fd_efflite"][way]) for way in ("normal", "gaussian", "flow")},
         "facesDistance": rounded(vaes["fd_efflite"][REAL]), "vaeMse": rounded(vae["test_mse"], 4),
         "vaeKlLowest": rounded(vae_log["kl"].min()), "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
         "vaeBestNormal": sweep["lambda"][sweep["fd_normal"].idxmin()],
@@ -198,7 +188,8 @@ def face_commands():
         "vaeMinutes": rounded(vae["minutes"]), "vaeFlowMinutes": rounded(vae["flow_seconds"] / 60),
         "vaeRepeatedMinutes": rounded(repeated["minutes"] + repeated["flow_seconds"] / 60),
         "vaeRepeatedDistance": rounded(repeated["fd_efflite"], 1), "ganMinutes": rounded(gan["minutes"]),
-        "vaeDistance": rounded(vae["fd_efflite"]), "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
+        "vaeDistance": rounded(vae["fd_efflite"]), "vaeNormal": rounded(vae["fd_normal"]),
+        "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
         "vaeReconstructed": rounded(vae["fd_reconstructed"]), "ganDistance": rounded(gan["fd_efflite"], 1),
         "ganNarrowDistance": rounded(gans["fd_efflite"]["width_16"], 1),
         "dcganDistance": rounded(gans["fd_efflite"]["dcgan"], 1),
@@ -210,6 +201,7 @@ def face_commands():
 def digit_commands():
     """Commands for problems 3 and 4."""
     dann, uda = table_rows("p3"), table_rows("p4")
+    logs = [read(f"p3_{source}_{target}_log.csv") for target, source in SCENARIOS.items()]
     peers = read(PEERS_FILE)
     svhn = read_table("p4").query("target == 'svhn' and mode == 'uda'")
     information = read_table("p3").query("target == 'usps' and mode == 'dann'")["target_information"].mean()
@@ -227,7 +219,7 @@ def digit_commands():
            for code, target in zip(CODES, SCENARIOS)},
         **{f"{name}Gain": gain("p4_ablation full", f"p4_ablation {row}", "svhn")
            for name, row in ABLATION_GAINS.items()},
-        "domainAccuracies": " / ".join(f"{100 * accuracy:.0f}" for accuracy in domain_accuracies()),
+        "domainAccuracies": " / ".join(f"{100 * log['domain_accuracy'].iloc[-1]:.0f}" for log in logs),
         "peersCount": rounded(len(peers)), "peersBelow": rounded((peers["dann_su"] < peers["source_su"]).sum()),
         "dannInformationSu": rounded(information, 2), "svhnTest": rounded(svhn["total"].iloc[0]),
         "udaLowest": rounded(svhn["accuracy"].min(), 1), "udaHighest": rounded(svhn["accuracy"].max(), 1)}

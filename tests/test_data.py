@@ -76,7 +76,7 @@ def test_labels_and_images_belong_together(data_dir, tmp_path):
 
 @pytest.mark.parametrize("text, message", [
     ("name,label\n0.png,1\n", "image_name"), ("image_name,class\n0.png,1\n", "label"), ("", "cannot read"),
-    ("image_name,label\n0.png,1\n1.png,10\n", "line 3: label '10' is not 0-9"), ("image_name,label\n", "no rows"),
+    ("image_name,label\n0.png,1\n1.png,10\n", "line 3: label '10' is not 0-9"),
     ("image_name,label\n0.png,1\n0.png,1\n0.png,2\n", "line 4: 0.png is named twice, with other labels"),
 ])
 def test_bad_label_files(text, message, tmp_path):
