@@ -43,6 +43,7 @@ def write_results(table, rows, keys):
         rows = pandas.concat([pandas.read_csv(path, dtype=str, keep_default_na=False), rows]).fillna("")
     merged = {tuple(row[key] for key in keys): row for row in rows.to_dict("records")}  # a key keeps its first place
     replace_file(path, lambda file: pandas.DataFrame(merged.values()).to_csv(file, index=False))
+    print(f"wrote {path}")
 
 
 def copy_file(source, target):
