@@ -65,6 +65,15 @@ def test_a_table_of_digits_from_training_to_shipped_models(run_table, data_dir, 
     assert not list((tmp_path / "runs").glob("*_2"))  # before anything is trained
 
 
+def test_the_ablation_is_scored_on_the_images_that_its_runs_leave_out(data_dir, tmp_path, monkeypatch):
+    truth = pandas.read_csv(data_dir / "digits" / "svhn" / "train.csv")
+    right = truth.assign(label=truth["label"].where(truth.index >= 30, 9 - truth["label"]))  # the last ten of 40
+    monkeypatch.setattr(run_digits, "HELD_OUT", 10)
+    monkeypatch.setattr(run_digits, "load_digit_net", lambda path: None)
+    monkeypatch.setattr(run_digits, "predict_folder", lambda net, folder, path: right.to_csv(path, index=False))
+    assert run_digits.score("p4_ablation", data_dir, tmp_path, "svhn") == (10, 10)
+
+
 @pytest.mark.parametrize("table, model", [("p1", "vae"), ("p2", "gan")])
 def test_a_table_of_faces(table, model, run_table, tmp_path, monkeypatch):
     """From training to the shipped model: which pictures are measured, and by which model they are drawn."""
