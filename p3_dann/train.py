@@ -38,14 +38,12 @@ def parse_args(argv):
     parser.add_argument("--target", required=True, choices=SCENARIOS)
     parser.add_argument("--mode", required=True, choices=["source", "dann", "target"])
     parser.add_argument("--seed", type=at_least(0), default=0)
-    parser.add_argument("--epochs", type=at_least(1), default=12,
-                        help="of --steps steps each, whatever the data set's size")
+    parser.add_argument("--epochs", type=at_least(1), default=12, help="of --steps steps each, on any data")
     parser.add_argument("--steps", type=at_least(1), default=250)
     parser.add_argument("--batch-size", type=at_least(2), default=96,
                         help="labelled images a step; dann adds as many of the target")
     parser.add_argument("--lr", type=at_least(0, float), default=3e-3)
-    parser.add_argument("--reversal", type=at_least(0, float), default=0.3,
-                        help="the final weight of the reversed gradient, lambda")
+    parser.add_argument("--reversal", type=at_least(0, float), default=0.3, help="lambda, the gradient's final weight")
     parser.add_argument("--augmentation", default="usual", choices=AUGMENTATIONS,
                         help="strong: every other image weakly, the rest strongly, as problem 4's source")
     parser.add_argument("--width", type=at_least(1), default=32, help="channels of the first layers")
@@ -135,10 +133,9 @@ def main(argv=None):
             optimizer_step(loss, optimizer, learning_rate(step, steps, args.lr, WARM_UP), CLIP)
             ema.update(net)
             run.end_step(metrics, args.batch_size * (1 + (args.mode == "dann")))
-        extra = {}
-        if args.mode == "dann":  # label-free: how sure and how varied the predictions are, in nats, at most log 10
-            extra["target_information"] = entropy(shares / args.steps).item() - run.means()["target_entropy"]
-        run.end_epoch(extra)
+        # label-free: how sure and how varied the predictions are, in nats, at most log 10
+        information = entropy(shares / args.steps).item() - run.means().get("target_entropy", 0)
+        run.end_epoch({"target_information": information} if args.mode == "dann" else {})
 
     run.save_model(ema.state)
 

@@ -1,8 +1,6 @@
 """Train and score every row of a table of problem 3 or 4.
 
-    python3 report/run_digits.py p3 --data-dir hw3_data            # into runs/; resumes where it stopped
-    python3 report/run_digits.py p4 --data-dir hw3_data
-    python3 report/run_digits.py p4_ablation --data-dir hw3_data   # short runs
+    python3 report/run_digits.py p3 --data-dir hw3_data            # or p4, p4_ablation; resumes where it stopped
     python3 report/run_digits.py p3 --data-dir hw3_data --ship     # and ship seed 0's DANN models (p4: AdaMatch)
     python3 report/run_digits.py p3 --data-dir hw3_data --only dann --seeds 0
 

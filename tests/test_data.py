@@ -90,6 +90,7 @@ def test_the_label_is_the_class_of_the_largest_logit_in_name_order(tmp_path):
     """Images whose brightest column is the 2nd, 5th ...; a network whose logits are the columns' brightness."""
     class Columns(torch.nn.Module):
         def forward(self, x):
+            assert x.max() == pytest.approx(250 / 255)  # on [0, 1]
             return x.mean((1, 2))[:, :10]
     classes = {"a, b.png": 2, "é.png": 5, "9.png": 0, "10.png": 9, "\udca4@.png": 3}  # the last one is in Big5
     for name, label in classes.items():

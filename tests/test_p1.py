@@ -98,6 +98,7 @@ def test_both_stages_and_what_the_second_one_learns_from(data_dir, tmp_path, mon
     assert rates == pytest.approx(expected)
     faces = load_faces(data_dir, "train") / 255
     codes = torch.cat([encoders[0].encode(x)[0] for x in (faces, faces.flip(3))])
+    assert len(means) == 2
     for mean in means:
         torch.testing.assert_close(mean.sort(0).values, codes.sort(0).values)
     assert 0.8 < torch.cat(times).logit().std() < 1.2  # logit-normal

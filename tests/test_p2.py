@@ -59,7 +59,9 @@ def test_shift():
         assert (equal.sum(1) == 1).all()
         drawn = np.array(list(places))[equal.int().argmax(1)]
         assert abs((drawn != 0).any(1).mean() - fraction) < 0.06
-        assert (drawn.min(0) == -8).all() and (drawn.max(0) == 8).all() and (abs(drawn.mean(0)) < 1.1).all()
+        assert (abs(drawn.mean(0)) < 1.1).all()
+        if fraction == 1:  # enough of them to reach both ends
+            assert (drawn.min(0) == -8).all() and (drawn.max(0) == 8).all()
         assert (drawn[:, 0] != drawn[:, 1]).mean() > 0.7 * fraction
     shifted.sum().backward()  # the generator learns through it
     assert train.shift(images, 0.0) is images

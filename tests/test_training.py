@@ -77,7 +77,7 @@ def test_a_cuda_graph_of_a_step_is_the_step():
 
 
 @every_training
-def test_a_resumed_run_equals_one_that_was_not_stopped_bit_for_bit(train, options, tiny, tmp_path, monkeypatch):
+def test_a_resumed_run_equals_one_that_was_not_stopped_bit_for_bit(train, options, tiny, tmp_path, monkeypatch, capsys):
     """Stopped by Ctrl-C after each stage's first epoch, in a folder with what is left of another run's second stage.
     The model is the average, after as many updates as steps; another seed gives another one."""
     def end_and_interrupt(self, *row, **more):
@@ -99,7 +99,9 @@ def test_a_resumed_run_equals_one_that_was_not_stopped_bit_for_bit(train, option
         assert not (tmp_path / "halves" / "model.pth").exists()
         torch.rand(7)  # whatever else drew random numbers meanwhile
         command.append("--resume")
+    capsys.readouterr()
     train.main(command[1:])
+    assert "epoch 1/" not in capsys.readouterr().out  # no finished epoch is trained again
 
     whole, halves = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "halves"))
     torch.testing.assert_close(whole["parts"], halves["parts"], rtol=0, atol=0)
@@ -133,7 +135,7 @@ def test_the_targets_labels_are_not_read(train, options, tiny, data_dir, tmp_pat
 
 @pytest.mark.parametrize("train, options, loss", [
     (p3, "--mode dann --augmentation strong", "dann_loss"), (p3, "--mode source", "supervised_loss"),
-    (p3, "--mode source --augmentation strong", "supervised_loss"), (p4, "--mode target", "supervised_loss"),
+    (p3, "--mode target --augmentation strong", "supervised_loss"), (p4, "--mode target", "supervised_loss"),
     (p4, "", "adamatch_loss"), (p4, "--without balance --threshold 0.3 --hold-out 30", "adamatch_loss")])
 def test_what_the_loss_is_given(train, options, loss, tiny, tmp_path, monkeypatch):
     """Labelled images of one domain, all classes equally often; target images; the schedule; the average as teacher."""
@@ -172,6 +174,9 @@ def test_what_the_loss_is_given(train, options, loss, tiny, tmp_path, monkeypatc
     if loss != "supervised_loss":  # the entropy of the mean prediction minus the mean entropy, in nats
         information = pandas.read_csv(tmp_path / "run" / "log.csv")["target_information"]
         assert information.tolist() == pytest.approx([math.log(3) - 2 / 3 * math.log(2) - 0.3] * 2)
+    if loss == "dann_loss":
+        optimizer = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["parts"]["optimizer"]
+        assert len(optimizer["state"]) == sum(len([*net.parameters()]) for net in calls[0][:2])  # both networks learn
     if loss == "adamatch_loss":
         net, teacher, pseudo_labels = calls[0][:3]
         assert (pseudo_labels.threshold, pseudo_labels.without) == ((0.3, ["balance"]) if options else (0.9, []))
