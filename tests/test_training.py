@@ -45,7 +45,7 @@ def test_learning_rate_warms_up_and_ends_at_zero():
 
 def test_a_step_clips_each_group_on_its_own():
     a, b = torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b]}], lr=7)
+    optimizer = torch.optim.SGD([{"params": [b]}, {"params": [a]}], lr=7)
     for _ in range(2):  # the second forgets the first one's gradient
         optimizer_step((a * torch.tensor([30.0, -40.0])).sum() + 0.5 * b.sum(), optimizer, rate=0.1, clip=1.0)
     torch.testing.assert_close(a.detach(), 2 * torch.tensor([-0.06, 0.08]))
