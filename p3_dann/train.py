@@ -40,8 +40,7 @@ def parse_args(argv):
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--epochs", type=at_least(1), default=12, help="of --steps steps each, on any data")
     parser.add_argument("--steps", type=at_least(1), default=250)
-    parser.add_argument("--batch-size", type=at_least(2), default=96,
-                        help="labelled images a step; dann adds as many of the target")
+    parser.add_argument("--batch-size", type=at_least(2), default=96, help="labelled; dann adds as many of the target")
     parser.add_argument("--lr", type=at_least(0, float), default=3e-3)
     parser.add_argument("--reversal", type=at_least(0, float), default=0.3, help="lambda, the gradient's final weight")
     parser.add_argument("--augmentation", default="usual", choices=AUGMENTATIONS,

@@ -40,8 +40,7 @@ def parse_args(argv):
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--epochs", type=at_least(1), default=24, help="of --steps steps each, on any data")
     parser.add_argument("--steps", type=at_least(1), default=500)
-    parser.add_argument("--batch-size", type=at_least(2), default=32,
-                        help="labelled images a step; AdaMatch takes twice as many of the target")
+    parser.add_argument("--batch-size", type=at_least(2), default=32, help="labelled; AdaMatch adds 2x as many targets")
     parser.add_argument("--lr", type=at_least(0, float), default=2e-3)
     parser.add_argument("--threshold", type=at_least(0, float), default=0.9,
                         help="the confidence that a pseudo-label needs, times the mean one on source images")

@@ -2,7 +2,6 @@
 
     python3 report/run_digits.py p3 --data-dir hw3_data            # or p4, p4_ablation; resumes where it stopped
     python3 report/run_digits.py p3 --data-dir hw3_data --ship     # and ship seed 0's DANN models (p4: AdaMatch)
-    python3 report/run_digits.py p3 --data-dir hw3_data --only dann --seeds 0
 
 All runs are trained first. Then each is scored once on the target's test images, as inference.py and common.evaluate
 do; those of the ablation on the training images that they have left out. The scores go into report/results/TABLE.csv;

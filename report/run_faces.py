@@ -12,9 +12,6 @@ A VAE's `fd_normal` is the distance of 5,000 faces that are decoded from N(0, I)
 that of the test faces' reconstructions from the posterior's mean; 2,621 faces make it some points larger. `test_mse` is
 the mean squared error of these reconstructions per value, with images on [0, 1]. `kl`, in nats per image, is that of
 the log's last epoch. `train_seconds` is the time of the VAE alone, `flow_seconds` that of the second stage.
-
-The VAEs of the sweep over lambda are shorter and narrower than the shipped one. `plain` has its length and width, but a
-larger lambda and no flow. `repeated` is the shipped one's command, run again.
 """
 import json
 import sys

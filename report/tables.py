@@ -40,6 +40,19 @@ def read(name):
     return pandas.read_csv(RESULTS / name)
 
 
+def refuse_other_images(sets, names):
+    """Exit with one line if two tables that are printed together were scored on more than one set of images."""
+    if sets > 1:
+        raise SystemExit(f"report/results/{names} were scored on different images: make one of them anew")
+
+
+def read_shipped(log, seconds, command):
+    """A shipped model's log; exits with one line if it is not of the row whose training took so many seconds."""
+    if round(read(log)["seconds"].sum()) != seconds:
+        raise SystemExit(f"report/results/{log} and its weights are not of the row in the table: run {command} --ship")
+    return read(log)
+
+
 def latex_number(value):
     """A number for LaTeX: 3e-05 as a power of ten, what is no smaller than 0.01 as it is."""
     if value >= 0.01:
@@ -98,24 +111,14 @@ def shipped_row(table, mode, title):
     """What the homework's script prints: the accuracies of seed 0's models, which are shipped with their logs."""
     rows = read_table(table).query("mode == @mode and seed == 0").set_index("target")
     for target, source in SCENARIOS.items():
-        if round(read(f"{table}_{source}_{target}_log.csv")["seconds"].sum()) != rows["train_seconds"][target]:
-            raise SystemExit(f"the shipped model {source} → {target} of {table} is not that of {table}.csv's seed 0: "
-                             f"run python3 report/run_digits.py {table} --ship")
+        read_shipped(f"{table}_{source}_{target}_log.csv", rows["train_seconds"][target], f"run_digits.py {table}")
     return title, *(f"{rows['accuracy'][target]:.2f}" for target in SCENARIOS)
 
 
 def public_rows():
     """Public models of this homework on our test images, and in brackets what their authors print for the course's."""
-    for row in read(ROOT / "report" / "public_models.csv").to_dict("records"):
-        cells = [(row[f"{target}_here"], row[f"{target}_printed"]) for target in SCENARIOS]
-        yield f"{row['repository']}, {row['method']}", *("" if pandas.isna(here) else f"{here:.1f} ({printed:.1f})"
-                                                         for here, printed in cells)
-
-
-def polarity_information():
-    """AdaMatch's information in short runs, summed over the pairs, for each way to invert the channels."""
-    sums = read("p4_polarity.csv").groupby("polarity")["target_information"].sum()
-    return {f"polarity{name.title()}": f"{total:.3f}" for name, total in sums.items()}
+    for repository, method, *cells in read(ROOT / "report" / "public_models.csv").fillna("").values:
+        yield f"{repository}, {method}", *cells
 
 
 def ablation_rows():
@@ -150,14 +153,9 @@ def setting_commands():
 def face_commands():
     """Commands for problems 1 and 2."""
     vaes, gans = map(read_faces, ("p1", "p2"))
-    if pandas.concat([vaes["scored_crc32"], gans["scored_crc32"]]).nunique(dropna=False) > 1:
-        raise SystemExit("report/results/p1.csv and p2.csv are of different faces: make one of them anew with "
-                         "run_faces.py")
-    vae_log, gan_log = read("p1_vae_log.csv"), read("p2_gan_log.csv")
-    for problem, results, log in (("p1_vae", vaes, vae_log), ("p2_gan", gans, gan_log)):
-        if round(log["seconds"].sum()) != results["train_seconds"]["shipped"]:
-            raise SystemExit(f"the model in {problem}/weights is not that of the row shipped of report/results/"
-                             f"{problem[:2]}.csv: ship that one with run_faces.py {problem[:2]} --only shipped --ship")
+    refuse_other_images(pandas.concat([vaes, gans])["scored_crc32"].nunique(dropna=False), "p1.csv and p2.csv")
+    vae_log = read_shipped("p1_vae_log.csv", vaes["train_seconds"]["shipped"], "run_faces.py p1 --only shipped")
+    gan_log = read_shipped("p2_gan_log.csv", gans["train_seconds"]["shipped"], "run_faces.py p2 --only shipped")
     vaes["lambda"] = vaes["kl_weight"].map(latex_number, na_action="ignore")
     vaes["fd_flow"] = vaes["fd_efflite"].drop("plain")  # it has no flow
     gans[["accuracy_real", "accuracy_fake"]] *= 100
@@ -189,10 +187,13 @@ def face_commands():
 def digit_commands():
     """Commands for problems 3 and 4."""
     dann, uda = table_rows("p3"), table_rows("p4")
+    p3, p4 = read_table("p3"), read_table("p4")
+    polarity = read("p4_polarity.csv").groupby("polarity")["target_information"].sum()  # over the pairs
+    refuse_other_images(pandas.concat([p3, p4]).groupby("target")["scored_crc32"].nunique().max(), "p3.csv and p4.csv")
     logs = [read(f"p3_{source}_{target}_log.csv") for target, source in SCENARIOS.items()]
     peers = read(PEERS_FILE)
-    svhn = read_table("p4").query("target == 'svhn' and mode == 'uda'")
-    information = read_table("p3").query("target == 'usps' and mode == 'dann'")["target_information"].mean()
+    svhn = p4.query("target == 'svhn' and mode == 'uda'")
+    information = p3.query("target == 'usps' and mode == 'dann'")["target_information"].mean()
     return {
         "dannTable": tabular(["", *PAIRS], [*dann.values(),
                                             shipped_row("p3", "dann", r"\texttt{hw3\_p3.sh} (DANN, seed 0)"),
@@ -200,7 +201,8 @@ def digit_commands():
         "udaTable": tabular(["", *PAIRS], [dann["dann"], *uda.values(),
                                            shipped_row("p4", "uda", r"\texttt{hw3\_p4.sh} (AdaMatch, seed 0)"),
                                            *peer_rows(["improved"])]),
-        "publicTable": tabular(["", *PAIRS], public_rows()), **polarity_information(),
+        "publicTable": tabular(["", *PAIRS], public_rows()),
+        **{f"polarity{name.title()}": f"{total:.3f}" for name, total in polarity.items()},
         "udaScores": escape(" & ".join(uda["uda"][1:])),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
         **{f"{name}{code}": gain(*rows, target) for name, rows in GAINS.items()

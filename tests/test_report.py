@@ -110,14 +110,18 @@ def test_a_table_of_faces(table, model, run_table, tmp_path, monkeypatch):
 @pytest.mark.parametrize("table, old, new, message", [
     ("p1", "--flow-epochs 0", "--flow-epochs 9", "p1.csv has rows of other commands .*: plain: "),
     ("p2", "dcgan,", "mine,", "p2.csv has no row dcgan"),
-    ("p2", ",354,", ",350,", "the model in p2_gan/weights is not that of the row shipped .* --only shipped --ship"),
+    ("p2", ",354,", ",350,", "p2_gan_log.csv and its weights are not of the row .* --only shipped --ship"),
+    ("p4", ",3143596524,", ",1,", "p3.csv and p4.csv were scored on different images"),
 ])
 def test_numbers_of_other_runs_are_not_printed(table, old, new, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_faces, "RESULTS", shutil.copytree(REPORT / "results", tmp_path / "results"))
+    for module in (run_faces, run_digits):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    shutil.copytree(REPORT / "results", tmp_path / "results")
     changed = tmp_path / "results" / f"{table}.csv"
     changed.write_text(changed.read_text().replace(old, new))
     with pytest.raises(SystemExit, match=message):
         tables.face_commands()
+        tables.digit_commands()
 
 
 @pytest.mark.parametrize("read, table", [(read, table) for script, read in (
