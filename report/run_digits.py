@@ -1,6 +1,7 @@
 """Train and score every row of a table of problem 3 or 4.
 
     python3 report/run_digits.py p3 --data-dir hw3_data            # or p4, p4_ablation; resumes where it stopped
+    python3 report/run_digits.py p3 --data-dir hw3_data --only dann_strong --seeds 0
     python3 report/run_digits.py p3 --data-dir hw3_data --ship     # and ship seed 0's DANN models (p4: AdaMatch)
 
 All runs are trained first. Then each is scored once on the target's test images, as inference.py and common.evaluate
@@ -30,7 +31,11 @@ ABLATION["fixmatch"] = "without all three (FixMatch-like)", [*SHORT, "--without"
 
 # table -> {row: (title, the options of train.py beside --source, --target and --seed)}
 TABLES = {
-    "p3": {"source": ("source only", ["--mode", "source"]), "dann": ("DANN", ["--mode", "dann"]),
+    "p3": {"source_plain": ("source only, no augmentation", ["--mode", "source", "--augmentation", "none"]),
+           "dann_plain": ("DANN, no augmentation", ["--mode", "dann", "--augmentation", "none"]),
+           "source": ("source only", ["--mode", "source"]), "dann": ("DANN", ["--mode", "dann"]),
+           "dann_strong": ("DANN, augmentation and steps of AdaMatch", ["--mode", "dann", "--augmentation", "strong",
+                                                                        "--epochs", "24", "--steps", "500"]),
            "target": ("target only", ["--mode", "target"])},
     "p4": {"source": ("source only, augmented as AdaMatch", ["--mode", "source"]),
            "uda": ("AdaMatch", []),

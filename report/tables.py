@@ -26,7 +26,10 @@ FACE_COLUMNS = {"FD-EffLite": ("fd_efflite", ".1f"), "to test faces": ("fd_test"
                 "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
 STEADY = 13  # the epoch from which the shipped GAN's training is steady, after its breakdowns
 # name of a command -> the two rows whose difference it holds
-GAINS = {"dannGain": ("p3 dann", "p3 source"), "udaGain": ("p4 uda", "p4 source"), "udaGap": ("p4 uda", "p4 target")}
+GAINS = {"dannGain": ("p3 dann", "p3 source"), "dannPlainGain": ("p3 dann_plain", "p3 source_plain"),
+         "augmentationGain": ("p3 source", "p3 source_plain"), "strongGain": ("p3 dann_strong", "p3 dann"),
+         "strongGap": ("p4 uda", "p3 dann_strong"),
+         "udaGain": ("p4 uda", "p4 source"), "udaGap": ("p4 uda", "p4 target")}
 ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance", "allParts": "fixmatch"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
@@ -191,6 +194,7 @@ def digit_commands():
     polarity = read("p4_polarity.csv").groupby("polarity")["target_information"].sum()  # over the pairs
     refuse_other_images(pandas.concat([p3, p4]).groupby("target")["scored_crc32"].nunique().max(), "p3.csv and p4.csv")
     logs = [read(f"p3_{source}_{target}_log.csv") for target, source in SCENARIOS.items()]
+    reversal = read("p3_lambda.csv").groupby("reversal")["target_information"].sum()
     peers = read(PEERS_FILE)
     svhn = p4.query("target == 'svhn' and mode == 'uda'")
     information = p3.query("target == 'usps' and mode == 'dann'")["target_information"].mean()
@@ -198,11 +202,12 @@ def digit_commands():
         "dannTable": tabular(["", *PAIRS], [*dann.values(),
                                             shipped_row("p3", "dann", r"\texttt{hw3\_p3.sh} (DANN, seed 0)"),
                                             *peer_rows(["source", "dann", "target"])]),
-        "udaTable": tabular(["", *PAIRS], [dann["dann"], *uda.values(),
+        "udaTable": tabular(["", *PAIRS], [dann["dann"], dann["dann_strong"], *uda.values(),
                                            shipped_row("p4", "uda", r"\texttt{hw3\_p4.sh} (AdaMatch, seed 0)"),
                                            *peer_rows(["improved"])]),
         "publicTable": tabular(["", *PAIRS], public_rows()),
         **{f"polarity{name.title()}": f"{total:.3f}" for name, total in polarity.items()},
+        "lambdaInformation": " / ".join(map("{:.2f}".format, reversal)),  # of 0.1, 0.3 and 1
         "udaScores": escape(" & ".join(uda["uda"][1:])),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
         **{f"{name}{code}": gain(*rows, target) for name, rows in GAINS.items()
