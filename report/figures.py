@@ -240,6 +240,19 @@ def draw_mistakes(problem, data_dir, path):
     save_figure(figure, path)
 
 
+def draw_labelled(data_dir, path):
+    """The first test images of each target with the label that AdaMatch gives them; a wrong one is red."""
+    figure, axes = plt.subplots(3, 12, figsize=(plots.WIDTH, 2), layout="constrained")
+    for row, (target, source) in zip(axes, SCENARIOS.items()):
+        images, labels = (part[:len(row)] for part in load_labelled(data_dir, target, "test"))
+        predicted = run_in_batches(load_pair("p4_uda", source, target), images).argmax(1)
+        row[0].set_ylabel(f"{TITLES[source]} →\n{TITLES[target]}", rotation=0, ha="right", va="center")
+        for axis, image, guess, label in zip(row, images, predicted.tolist(), labels.tolist()):
+            plots.show_picture(axis, image.permute(1, 2, 0).numpy())
+            axis.set_title(guess, color="black" if guess == label else "red", pad=2)
+    save_figure(figure, path)
+
+
 def draw_logs(problem, column, label, data_dir, path):
     """A column of the logs of the shipped models of three pairs, and the target information."""
     logs = {f"{TITLES[source]} → {TITLES[target]}": pandas.read_csv(RESULTS / f"{problem}_{source}_{target}_log.csv")
@@ -260,7 +273,7 @@ FIGURES |= {f"{number}_{source}_{target}_{colour}": partial(draw_tsne, problem, 
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}
 FIGURES |= {"fig3_6": partial(draw_mistakes, "p3_dann"), "fig4_3": partial(draw_mistakes, "p4_uda")}
 FIGURES |= {"fig3_7": partial(draw_logs, "p3", "domain_accuracy", "domain accuracy"),
-            "fig4_4": partial(draw_logs, "p4", "keep_rate", "pseudo-labels kept")}
+            "fig4_4": partial(draw_logs, "p4", "keep_rate", "pseudo-labels kept"), "digits": draw_labelled}
 FIGURES["tables"] = lambda data_dir, path: write_tables(path)
 
 
