@@ -10,9 +10,9 @@ from sklearn.manifold import TSNE
 
 
 def save_figure(figure, path):
-    """Save as PNG at 300 dots an inch, then free the figure's memory."""
+    """Save as PNG at 200 dots an inch, then free the figure's memory."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=300)
+    figure.savefig(path, dpi=200)
     plt.close(figure)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pandas
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import SCENARIOS, list_images, load_faces, load_labelled
+from common.files import write_output
 from common.pictures import draw_latents, grid, to_pixels, write_grid
 from common.predict import load_digit_net, run_in_batches
 from common.tsne import embed, plt, save_figure, scatter
@@ -26,7 +26,6 @@ from p1_vae.inference import load_vae, sampler
 from p2_gan.inference import load_generator
 from p2_gan.model import LATENT, MODELS
 from report import plots
-from report.run_faces import shown_epochs
 from report.runs import RESULTS, ROOT
 from report.tables import TITLES, write_tables
 
@@ -35,18 +34,18 @@ REACH = 1.5  # the ends of a walk along an attribute, in differences of the mean
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
 
 
-def draw_vae_printed(part, data_dir, path):
-    """What print(vae) writes, from its first line to the end of the encoder, or from there to the end."""
-    lines = str(load_vae()[0]).splitlines()
-    middle = next(i for i, line in enumerate(lines) if line.startswith("  (decoder)"))
-    title = {"encoder": "VAE: encoder", "decoder": "VAE: decoder and flow"}[part]
-    plots.draw_text(title, lines[:middle] if part == "encoder" else lines[middle:], path)
+def write_printed(nets, path):
+    """What print(model) writes, of each of the networks."""
+    write_output(path, "".join(f"{net}\n" for net in nets).encode())
 
 
-def draw_gan_printed(part, data_dir, path):
+def print_vae(data_dir, path):
+    write_printed(load_vae()[:1], path)
+
+
+def print_gan(data_dir, path):
     config = load_weights(ROOT / "p2_gan" / "weights" / "gan.pth")[1]
-    net = MODELS[config["model"]][part == "discriminator"](config["width"])
-    plots.draw_text(f"GAN: {part}", str(net).splitlines(), path)
+    write_printed([net(config["width"]) for net in MODELS[config["model"]]], path)
 
 
 def draw_vae_curves(data_dir, path):
@@ -142,17 +141,6 @@ def draw_walks(data_dir, path):
 
 def draw_gan_grid(data_dir, path):
     write_grid(path, load_generator(), draw_latents(32, LATENT))
-
-
-def draw_progress(data_dir, path):
-    """The same 8 latents over training."""
-    epochs = shown_epochs(len(pandas.read_csv(RESULTS / "p2_gan_log.csv")))
-    pixels = np.asarray(Image.open(RESULTS / "p2_progress.png"))
-    height, width, _ = pixels.shape
-    figure, axis = plt.subplots(figsize=(4.6, 4.2 * height / width), layout="constrained")
-    plots.show_rows(axis, pixels, epochs)
-    axis.set_ylabel("training epoch")
-    save_figure(figure, path)
 
 
 @torch.inference_mode()
@@ -260,14 +248,11 @@ def draw_logs(problem, column, label, data_dir, path):
     save_figure(plots.draw_runs(logs, {column: label, "target_information": "information, nats"}), path)
 
 
-FIGURES = {f"fig1_1_{part}": partial(draw_vae_printed, part) for part in ("encoder", "decoder")}
-FIGURES |= {"fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions, "random"),
-            "fig1_7": partial(draw_reconstructions, "worst"), "fig1_4": draw_vae_grid,
-            "fig1_5_male": partial(draw_vae_latents, "Male"), "fig1_5_blond": partial(draw_vae_latents, "Blond_Hair"),
-            "fig1_8": draw_walks}
-FIGURES |= {f"fig2_1_{part}": partial(draw_gan_printed, part) for part in ("generator", "discriminator")}
-FIGURES |= {"fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves, "fig2_4": draw_progress, "fig2_5": draw_neighbours,
-            "fig2_6": draw_vae_and_gan}
+FIGURES = {"fig1_1": print_vae, "fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions, "random"),
+           "fig1_7": partial(draw_reconstructions, "worst"), "fig1_4": draw_vae_grid,
+           "fig1_5_male": partial(draw_vae_latents, "Male"), "fig1_5_blond": partial(draw_vae_latents, "Blond_Hair"),
+           "fig1_8": draw_walks, "fig2_1": print_gan, "fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves,
+           "fig2_5": draw_neighbours, "fig2_6": draw_vae_and_gan}
 FIGURES |= {f"{number}_{source}_{target}_{colour}": partial(draw_tsne, problem, source, target, colour)
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))
             for target, source in SCENARIOS.items() for colour in ("class", "domain")}
@@ -275,6 +260,7 @@ FIGURES |= {"fig3_6": partial(draw_mistakes, "p3_dann"), "fig4_3": partial(draw_
 FIGURES |= {"fig3_7": partial(draw_logs, "p3", "domain_accuracy", "domain accuracy"),
             "fig4_4": partial(draw_logs, "p4", "keep_rate", "pseudo-labels kept"), "digits": draw_labelled}
 FIGURES["tables"] = lambda data_dir, path: write_tables(path)
+SUFFIXES = {"fig1_1": ".txt", "fig2_1": ".txt", "tables": ".tex"}  # of what is no picture
 
 
 def main():
@@ -286,7 +272,7 @@ def main():
     args = parser.parse_args()
     missing = 0
     for name in args.only:
-        path = Path(args.output_dir, f"{name}.tex" if name == "tables" else f"{name}.png")
+        path = Path(args.output_dir, name + SUFFIXES.get(name, ".png"))
         try:
             FIGURES[name](args.data_dir, path)
             print(f"wrote {path}", flush=True)

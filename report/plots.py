@@ -5,7 +5,7 @@ A figure is drawn in the size in which it is printed, so that a font size here i
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
-from common.tsne import plt, save_figure
+from common.tsne import plt
 
 WIDTH = 6.6  # inches between the margins of the report
 # Tol's muted scheme (nine colour-blind-safe colours) and black for the ten classes; blue and orange for two groups.
@@ -30,15 +30,6 @@ def show_rows(axes, pixels, names):
     show_picture(axes, pixels)
     axes.set_yticks((np.arange(len(names)) + 0.5) * len(pixels) / len(names), names)
     axes.tick_params(length=0)
-
-
-def draw_text(title, lines, path):
-    """Save lines of monospaced text, 6 pt, under a title."""
-    height = 0.1025 * (len(lines) + 2)  # inches
-    figure = plt.figure(figsize=(WIDTH, height))
-    figure.text(0, 1, title, weight="bold", va="top")
-    figure.text(0, 1 - 0.2 / height, "\n".join(lines), family="monospace", fontsize=6, va="top")
-    save_figure(figure, path)
 
 
 def draw_curves(log, panels):

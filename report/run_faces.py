@@ -17,14 +17,11 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas
 import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import list_images, load_faces
-from common.pictures import save_picture
 from common.run import checksum, interruptible
 from p1_vae import inference as p1_inference
 from p1_vae import train as p1
@@ -116,18 +113,6 @@ def score(table, data_dir, out_dir, real, test):
             "train_seconds": round(log["seconds"].sum())}
 
 
-def shown_epochs(epochs):
-    """1, 2, 4 and so on, and the last."""
-    return [2 ** i for i in range((epochs - 1).bit_length())] + [epochs]
-
-
-def write_progress(out_dir):
-    """The first line of a GAN's sample grids after some of its epochs, stacked, into report/results/p2_progress.png."""
-    epochs = shown_epochs(len(pandas.read_csv(out_dir / "log.csv")))
-    grids = [np.asarray(Image.open(out_dir / f"samples_{epoch:03d}.png")) for epoch in epochs]
-    save_picture(RESULTS / "p2_progress.png", np.concatenate([grid[2:68] for grid in grids]))  # without upper margins
-
-
 def main():
     parser = make_parser(__doc__, TABLES)
     args = parser.parse_args()
@@ -164,8 +149,6 @@ def main():
     if args.ship:
         problem = Path(trainer.__file__).parent.name
         ship(problem, {problem[3:]: out_dirs["shipped"]})
-        if table == "p2":
-            write_progress(out_dirs["shipped"])
 
 
 if __name__ == "__main__":

@@ -180,7 +180,6 @@ def face_commands():
         "vaeDistance": rounded(vae["fd_efflite"]), "vaeNormal": rounded(vae["fd_normal"]),
         "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
         "vaeReconstructed": rounded(vae["fd_reconstructed"]), "ganDistance": rounded(gan["fd_efflite"], 1),
-        "ganNarrowDistance": rounded(gans["fd_efflite"]["width_16"], 1),
         "dcganDistance": rounded(gans["fd_efflite"]["dcgan"], 1),
         "ganCopies": rounded(100 * gan["nearer_to_training"]),
         "realCopies": rounded(100 * gans["nearer_to_training"][REAL]),

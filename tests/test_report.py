@@ -12,7 +12,7 @@ from conftest import ROOT, make_data
 from common.data import SCENARIOS, load_faces
 from common.files import sha256
 from report import fd_efflite, run_digits, run_faces, runs, tables
-from report.figures import FIGURES
+from report.figures import FIGURES, SUFFIXES
 
 REPORT = ROOT / "report"
 
@@ -139,12 +139,13 @@ def test_the_report_uses_what_there_is():
     """Every figure and number that is made is in report.tex or README, and no other."""
     text, made, readme = ((REPORT / name).read_text(encoding="utf-8")
                           for name in ("report.tex", "figures/tables.tex", "../README.md"))
-    named = re.findall(r"\\(?:includegraphics|shown)(?:\[[^]]*\])?\{(\w+)\}", text)
+    named = re.findall(r"\\(?:includegraphics|shown|printed)(?:\[[^]]*\])?\{(\w+)\}", text)
     named += set(re.findall(r"figures/(\w+)\.png", readme)) - set(named)
     for figure, colour in re.findall(r"\\tsne\{(\w+)\}\{(\w+)\}", text):
         named += [f"{figure}_{source}_{target}_{colour}" for target, source in SCENARIOS.items()]
     assert sorted(named) == sorted(FIGURES.keys() - {"tables"})
-    assert {f"{name}.png" for name in named} == {path.name for path in (REPORT / "figures").glob("*.png")}
+    files = {path.name for path in (REPORT / "figures").iterdir()}
+    assert {name + SUFFIXES.get(name, ".png") for name in FIGURES} == files
     assert set(re.findall(r"\\([a-z]+[A-Z]\w*)", text)) == set(re.findall(r"newcommand\{\\(\w+)\}", made))
 
 
