@@ -1,6 +1,5 @@
 """t-SNE and its scatter plot."""
 import os
-from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"  # no screen needed; a notebook's own setting may name a backend that is not installed
 import matplotlib.pyplot as plt
@@ -9,20 +8,13 @@ from matplotlib import patheffects
 from sklearn.manifold import TSNE
 
 
-def save_figure(figure, path):
-    """Save as PNG at 200 dots an inch, then free the figure's memory."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
-
-
 def embed(features):
     """t-SNE: features [N, D] -> points [N, 2], the same ones on one machine with one number of threads."""
     return TSNE(init="pca", learning_rate="auto", perplexity=30, random_state=0).fit_transform(np.asarray(features))
 
 
-def scatter(path, points, groups, names, colours, title, width=2.15, written=()):
-    """Save points [N, 2], coloured by groups [N] (indices into names and colours), and texts `written` [(point, text)].
+def scatter(points, groups, names, colours, title, width=2.15, written=()):
+    """A figure of points [N, 2], coloured by groups [N] (indices into names and colours), and of texts [(point, text)].
 
     The axes have the same place in every picture of one width, so that points of the same data line up between them.
     """
@@ -39,4 +31,4 @@ def scatter(path, points, groups, names, colours, title, width=2.15, written=())
     handles = [plt.Line2D([], [], marker="o", linestyle="", color=c, label=n) for n, c in zip(names, colours)]
     figure.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.34 / height), borderpad=0, handlelength=1,
                   ncols=5 if len(names) > 2 else 2, handletextpad=0.3, columnspacing=1)
-    save_figure(figure, path)
+    return figure

@@ -20,7 +20,7 @@ from common.data import SCENARIOS, list_images, load_faces, load_labelled
 from common.files import write_output
 from common.pictures import draw_latents, grid, to_pixels, write_grid
 from common.predict import load_digit_net, run_in_batches
-from common.tsne import embed, plt, save_figure, scatter
+from common.tsne import embed, plt, scatter
 from common.weights import load_weights
 from p1_vae.inference import load_vae, sampler
 from p2_gan.inference import load_generator
@@ -50,7 +50,7 @@ def print_gan(data_dir, path):
 
 def draw_vae_curves(data_dir, path):
     log = pandas.read_csv(RESULTS / "p1_vae_log.csv")
-    save_figure(plots.draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
+    plots.save_figure(plots.draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
                                   "KL divergence, nats per image": {"kl": ""}}), path)
 
 
@@ -65,7 +65,7 @@ def draw_gan_curves(data_dir, path):
         axis.set_xscale("log")
         axis.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
         axis.minorticks_off()
-    save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 @cache
@@ -90,7 +90,7 @@ def draw_reconstructions(which, data_dir, path):
     for axis, error in zip(axes[1], mse[chosen].tolist()):
         axis.set_xlabel(f"{error:.4f}")
     figure.supxlabel("MSE per value, images on [0, 1]", fontsize=7.5)
-    save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def draw_vae_grid(data_dir, path):
@@ -116,7 +116,8 @@ def draw_vae_latents(attribute, data_dir, path):
     """The latents of the test faces, coloured by an attribute."""
     present, name = read_attribute(data_dir, "test", attribute), attribute.replace("_", " ").lower()
     title = f"VAE, latents of the test faces: {name}"
-    scatter(path, vae_points(data_dir), present, [f"not {name}", name], plots.TWO_COLOURS, title, width=3.2)
+    groups = [f"not {name}", name]
+    plots.save_figure(scatter(vae_points(data_dir), present, groups, plots.TWO_COLOURS, title, width=3.2), path)
 
 
 @torch.inference_mode()
@@ -136,7 +137,7 @@ def draw_walks(data_dir, path):
         rows[attribute.replace("_", "\n").lower()] = codes[4] + REACH * (2 * steps - 1) * direction
     figure, axis = plt.subplots(figsize=(5.2, 2.9), layout="constrained")
     plots.show_rows(axis, grid(net.decode(torch.cat(list(rows.values())))), rows)
-    save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def draw_gan_grid(data_dir, path):
@@ -159,7 +160,7 @@ def draw_neighbours(data_dir, path):
     faces = torch.cat([fakes, *(images[i].float() / 255 for i in nearest)])
     figure, axis = plt.subplots(figsize=(plots.WIDTH, 3.0), layout="constrained")
     plots.show_rows(axis, grid(faces), ["generated", "nearest\ntraining face", "2nd nearest", "3rd nearest"])
-    save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 @torch.inference_mode()
@@ -172,7 +173,7 @@ def draw_vae_and_gan(data_dir, path):
     for axis, (title, faces) in zip(axes, sets.items()):
         plots.show_picture(axis, grid(faces, columns=4))
         axis.set_title(title)
-    save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def load_pair(problem, source, target):
@@ -201,10 +202,11 @@ def draw_tsne(problem, source, target, colour, data_dir, path):
             own = points[of_target & (classes == digit).numpy()]
             distances = np.linalg.norm(own[:, None] - own, axis=2).sum(1)
             written.append((own[distances.argmin()], digit))
-        scatter(path, points, classes, list("0123456789"), plots.CLASS_COLOURS, title, written=written)
+        figure = scatter(points, classes, list("0123456789"), plots.CLASS_COLOURS, title, written=written)
     else:
         names = [f"{TITLES[source]} (source)", f"{TITLES[target]} (target)"]
-        scatter(path, points, domains, names, plots.TWO_COLOURS, title)
+        figure = scatter(points, domains, names, plots.TWO_COLOURS, title)
+    plots.save_figure(figure, path)
 
 
 def draw_mistakes(problem, data_dir, path):
@@ -225,7 +227,7 @@ def draw_mistakes(problem, data_dir, path):
             plots.show_picture(axis, images[mistake].permute(1, 2, 0).numpy())
             axis.set_title(f"{labels[mistake]} → {predicted[mistake]}", fontsize=7, pad=2)
     matrices[0].set_ylabel("label")
-    save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def draw_labelled(data_dir, path):
@@ -238,14 +240,14 @@ def draw_labelled(data_dir, path):
         for axis, image, guess, label in zip(row, images, predicted.tolist(), labels.tolist()):
             plots.show_picture(axis, image.permute(1, 2, 0).numpy())
             axis.set_title(guess, color="black" if guess == label else "red", pad=2)
-    save_figure(figure, path)
+    plots.save_figure(figure, path)
 
 
 def draw_logs(problem, column, label, data_dir, path):
     """A column of the logs of the shipped models of three pairs, and the target information."""
     logs = {f"{TITLES[source]} → {TITLES[target]}": pandas.read_csv(RESULTS / f"{problem}_{source}_{target}_log.csv")
             for target, source in SCENARIOS.items()}
-    save_figure(plots.draw_runs(logs, {column: label, "target_information": "information, nats"}), path)
+    plots.save_figure(plots.draw_runs(logs, {column: label, "target_information": "information, nats"}), path)
 
 
 FIGURES = {"fig1_1": print_vae, "fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions, "random"),

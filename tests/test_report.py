@@ -137,8 +137,7 @@ def test_the_committed_tables_are_those_of_the_results(tmp_path):
 
 def test_the_report_uses_what_there_is():
     """Every figure and number that is made is in report.tex or README, and no other."""
-    text, made, readme = ((REPORT / name).read_text(encoding="utf-8")
-                          for name in ("report.tex", "figures/tables.tex", "../README.md"))
+    text, made, readme = ((REPORT / name).read_text() for name in ("report.tex", "figures/tables.tex", "../README.md"))
     named = re.findall(r"\\(?:includegraphics|shown|printed)(?:\[[^]]*\])?\{(\w+)\}", text)
     named += set(re.findall(r"figures/(\w+)\.png", readme)) - set(named)
     for figure, colour in re.findall(r"\\tsne\{(\w+)\}\{(\w+)\}", text):
