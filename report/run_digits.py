@@ -31,12 +31,12 @@ ABLATION["fixmatch"] = "without all three (FixMatch-like)", [*SHORT, "--without"
 
 # table -> {row: (title, the options of train.py beside --source, --target and --seed)}
 TABLES = {
-    "p3": {"source_plain": ("source only, no augmentation", ["--mode", "source", "--augmentation", "none"]),
+    "p3": {"source": ("source only", ["--mode", "source"]), "dann": ("DANN", ["--mode", "dann"]),
+           "target": ("target only", ["--mode", "target"]),
+           "source_plain": ("source only, no augmentation", ["--mode", "source", "--augmentation", "none"]),
            "dann_plain": ("DANN, no augmentation", ["--mode", "dann", "--augmentation", "none"]),
-           "source": ("source only", ["--mode", "source"]), "dann": ("DANN", ["--mode", "dann"]),
            "dann_strong": ("DANN, augmentation and steps of AdaMatch", ["--mode", "dann", "--augmentation", "strong",
-                                                                        "--epochs", "24", "--steps", "500"]),
-           "target": ("target only", ["--mode", "target"])},
+                                                                        "--epochs", "24", "--steps", "500"])},
     "p4": {"source": ("source only, augmented as AdaMatch", ["--mode", "source"]),
            "uda": ("AdaMatch", []),
            "target": ("target only, augmented as AdaMatch", ["--mode", "target"])},

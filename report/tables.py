@@ -17,7 +17,7 @@ PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method",
 # the tables of faces: header -> (column of the results, how its numbers are written)
 VAE_COLUMNS = {"epochs": ("epochs", ".0f"), "width": ("width", ".0f"), r"$\lambda_{KL}$": ("lambda", ""),
                "test MSE": ("test_mse", ".4f"), "KL, nats": ("kl", ",.0f"), "dim. used": ("dimensions_in_use", ".0f"),
-               "reconstr.": ("fd_reconstructed", ".0f"), "$N(0, I)$": ("fd_normal", ".0f"), "flow": ("fd_flow", ".0f"),
+               "FD rec.": ("fd_reconstructed", ".0f"), "$N(0, I)$": ("fd_normal", ".0f"), "flow": ("fd_flow", ".0f"),
                "minutes": ("minutes", ".0f")}
 GAN_COLUMNS = {"steps": ("steps", ",.0f"), "accuracy, real, %": ("accuracy_real", ".0f"),
                "accuracy, generated, %": ("accuracy_fake", ".0f"), "FD-EffLite": ("fd_efflite", ".1f"),
@@ -29,7 +29,7 @@ STEADY = 13  # the epoch from which the shipped GAN's training is steady, after 
 GAINS = {"dannGain": ("p3 dann", "p3 source"), "dannPlainGain": ("p3 dann_plain", "p3 source_plain"),
          "augmentationGain": ("p3 source", "p3 source_plain"), "strongGain": ("p3 dann_strong", "p3 dann"),
          "strongGap": ("p4 uda", "p3 dann_strong"),
-         "udaGain": ("p4 uda", "p4 source"), "udaGap": ("p4 uda", "p4 target")}
+         "udaLead": ("p4 uda", "p3 dann"), "udaGain": ("p4 uda", "p4 source"), "udaGap": ("p4 uda", "p4 target")}
 ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance", "allParts": "fixmatch"}
 # how the commands of a shipped model begin -> its weights and the settings that the report names
 SETTINGS = {"vae": ("p1_vae/weights/vae.pth", ("epochs", "batch_size", "lr", "kl_weight", "latent_dim", "flow_epochs")),
