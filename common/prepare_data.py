@@ -10,7 +10,7 @@ splits are kept. To build a split again, remove its folder and its CSV first.
     digits/usps    USPS, 16x16, enlarged to 28x28, grey
     digits/mnistm  |photo patch - 255 where the MNIST digit is|, 200 training photographs of BSDS500, seed 0
     digits/svhn    SVHN's cropped digits, 32x32, reduced to 28x28
-    face           CelebA, aligned, the first 40,000 training and 2,621 test faces: the middle 148x148, reduced to 64x64
+    face           CelebA, aligned, the first 40,000 training and 2,621 test faces: 148x148 pixels, reduced to 64x64
 
 Ganin et al. 2016, section 5.2.4, do not say that MNIST-M's digits are binarised. The course's are: eleven public models
 score on the images built here what they print for the course's, ten within 0.8 points and one within 1.2; with grey
