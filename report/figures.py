@@ -50,8 +50,9 @@ def print_gan(data_dir, path):
 
 def draw_vae_curves(data_dir, path):
     log = pandas.read_csv(RESULTS / "p1_vae_log.csv")
-    plots.save_figure(plots.draw_curves(log, {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
-                                  "KL divergence, nats per image": {"kl": ""}}), path)
+    panels = {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
+              "KL divergence, nats per image": {"kl": ""}}
+    plots.save_figure(plots.draw_curves(log, panels), path)
 
 
 def draw_gan_curves(data_dir, path):

@@ -1,7 +1,6 @@
 """Train and score every row of a table of problem 3 or 4.
 
     python3 report/run_digits.py p3 --data-dir hw3_data            # or p4, p4_ablation; resumes where it stopped
-    python3 report/run_digits.py p3 --data-dir hw3_data --only dann --seeds 0
     python3 report/run_digits.py p3 --data-dir hw3_data --ship     # and ship seed 0's DANN models (p4: AdaMatch)
 
 All runs are trained first. Then each is scored once on the target's test images, as inference.py and common.evaluate

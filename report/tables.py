@@ -193,7 +193,8 @@ def digit_commands():
     polarity = read("p4_polarity.csv").groupby("polarity")["target_information"].sum()  # over the pairs
     refuse_other_images(pandas.concat([p3, p4]).groupby("target")["scored_crc32"].nunique().max(), "p3.csv and p4.csv")
     logs = [read(f"p3_{source}_{target}_log.csv") for target, source in SCENARIOS.items()]
-    reversal = read("p3_lambda.csv").groupby("reversal")["target_information"].sum()
+    used = p3.query("mode == 'dann' and seed == 0").assign(reversal=0.3)
+    reversal = pandas.concat([read("p3_lambda.csv"), used]).groupby("reversal")["target_information"].sum()
     peers = read(PEERS_FILE)
     svhn = p4.query("target == 'svhn' and mode == 'uda'")
     information = p3.query("target == 'usps' and mode == 'dann'")["target_information"].mean()
