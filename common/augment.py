@@ -55,9 +55,9 @@ def jitter_lighting(x, jittered):
     return x * contrast + brightness + noise
 
 
-def augment_digits(images, jittered=0.5):
+def augment_digits(images):
     """uint8 [N, 3, H, H] -> float [N, 3, H, H] around 0: position, polarity, light and noise."""
-    return jitter_lighting(random_affine(images.float() / 255), jittered)
+    return jitter_lighting(random_affine(images.float() / 255), 0.5)
 
 
 def solarize(x, fraction):

@@ -71,13 +71,13 @@ def read_labels(path):
 
 
 def load_labelled(data_dir, domain, split, limit=None):
-    """Images uint8 [N, 3, 28, 28], labels int64 [N] in the first `limit` rows of DATA_DIR/digits/DOMAIN/SPLIT.csv."""
+    """Images uint8 [N, 3, 28, 28], labels int64 [N] of the first `limit` names in DATA_DIR/digits/DOMAIN/SPLIT.csv."""
     folder = Path(data_dir, "digits", domain, split)
     labels = read_labels(f"{folder}.csv")
     names = list(labels)[:limit]
-    for line, name in enumerate(names, 2):
+    for name in names:
         if not (folder / name).exists():
-            raise SystemExit(f"{folder}.csv, line {line}: there is no image {folder / name}")
+            raise SystemExit(f"{folder}.csv names {name}, but there is no image {folder / name}")
     return load_images(folder, names), torch.tensor([labels[name] for name in names])
 
 

@@ -102,10 +102,7 @@ def encode_all(vae, images):
 
 
 def train_flow(flow, vae, images, epochs, lr, folder, config, resume):
-    """Train `flow` to the codes that `vae` gives for uint8 images [N, 3, 64, 64]; returns its averaged state.
-
-    Log and checkpoint are in `folder`. It starts anew unless the run is resumed.
-    """
+    """Train `flow` to the codes that `vae` gives for uint8 images [N, 3, 64, 64]; returns its averaged state."""
     print("second stage: encoding all faces", flush=True)
     mean, log_variance = encode_all(vae, images)
     flow.fit_gaussian(mean, log_variance)

@@ -8,10 +8,7 @@ from torch import nn
 
 
 class ResidualBlock(nn.Module):
-    """x + two 3x3 convolutions of it, with batch norm and ReLU before each.
-
-    He et al. 2016, "Identity Mappings in Deep Residual Networks".
-    """
+    """x + two 3x3 convolutions of it, with batch norm and ReLU before each (He et al. 2016, "Identity Mappings")."""
 
     def __init__(self, channels):
         super().__init__()
@@ -73,8 +70,5 @@ def reparameterize(mean, log_variance):
 
 
 def kl_divergence(mean, log_variance):
-    """KL(N(mean, sigma^2) || N(0, 1)) per image and dimension, [N, latent_dim], in nats.
-
-    Kingma & Welling 2014, appendix B.
-    """
+    """KL(N(mean, sigma^2) || N(0, 1)) per image and dimension, [N, latent_dim], in nats (Kingma & Welling, app. B)."""
     return -0.5 * (1 + log_variance - mean ** 2 - log_variance.exp())

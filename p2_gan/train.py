@@ -108,8 +108,7 @@ def shift(x, fraction):
     """Shift each of the images [N, C, H, H] on [0, 1], with this probability, by up to FURTHEST_SHIFT pixels.
 
     Rows and columns by a whole number each, with black behind. It keeps the discriminator from learning its images by
-    heart; the generator's gradient passes through it. The translation of DiffAugment (Zhao et al. 2020, "Differentiable
-    Augmentation for Data-Efficient GAN Training", NeurIPS), which shifts every image.
+    heart; the generator's gradient passes through it. In DiffAugment (Zhao et al. 2020) it shifts every image.
     """
     if not fraction:
         return x

@@ -20,12 +20,12 @@ from common.data import SCENARIOS, list_images, load_faces, load_labelled
 from common.files import write_output
 from common.pictures import draw_latents, grid, to_pixels, write_grid
 from common.predict import load_digit_net, run_in_batches
-from common.tsne import embed, plt, scatter
 from common.weights import load_weights
 from p1_vae.inference import load_vae, sampler
 from p2_gan.inference import load_generator
 from p2_gan.model import LATENT, MODELS
 from report import plots
+from report.plots import embed, plt, scatter
 from report.runs import RESULTS, ROOT
 from report.tables import TITLES, write_tables
 
@@ -34,18 +34,14 @@ REACH = 1.5  # the ends of a walk along an attribute, in differences of the mean
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
 
 
-def write_printed(nets, path):
-    """What print(model) writes, of each of the networks."""
-    write_output(path, "".join(f"{net}\n" for net in nets).encode())
-
-
 def print_vae(data_dir, path):
-    write_printed(load_vae()[:1], path)
+    """What print(model) writes."""
+    write_output(path, f"{load_vae()[0]}\n".encode())
 
 
 def print_gan(data_dir, path):
     config = load_weights(ROOT / "p2_gan" / "weights" / "gan.pth")[1]
-    write_printed([net(config["width"]) for net in MODELS[config["model"]]], path)
+    write_output(path, "".join(f"{net(config['width'])}\n" for net in MODELS[config["model"]]).encode())
 
 
 def draw_vae_curves(data_dir, path):

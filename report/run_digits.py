@@ -76,7 +76,7 @@ def refuse_other_commands(table, results):
              if row.command != typed(TRAINERS[table], row_options(table, row.target, row.mode, row.seed))]
     if other:
         raise SystemExit(f"report/results/{table}.csv has rows of other commands than run_digits.py's: "
-                         f"{', '.join(other)}: remove them, or train them anew with --seeds")
+                         f"{', '.join(other)}: remove them, or make them anew with run_digits.py {table} --seeds")
 
 
 def read_table(table):
@@ -84,7 +84,8 @@ def read_table(table):
     results = read_results(table)
     for target in TARGETS[table]:
         for mode in TABLES[table].keys() - set(results["mode"][results["target"] == target]):
-            raise SystemExit(f"report/results/{table}.csv has no row {mode} of the target {target}")
+            raise SystemExit(f"report/results/{table}.csv has no row {mode} of the target {target}: "
+                             f"run run_digits.py {table} --only {mode}")
     refuse_other_commands(table, results)
     return results
 

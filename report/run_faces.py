@@ -66,7 +66,8 @@ def read_faces(table):
     results = read_results(table)
     missing = [row for row in TABLES[table] if row not in results.index]
     if missing:
-        raise SystemExit(f"report/results/{table}.csv has no row {', '.join(missing)}")
+        raise SystemExit(f"report/results/{table}.csv has no row {', '.join(missing)}: run run_faces.py {table} --only "
+                         f"{' '.join(missing)}")
     refuse_other_commands(table, results)
     titles = {REAL: "other real faces", **{row: title for row, (title, _) in TABLES[table].items()}}
     return results.assign(title=results.index.map(titles))

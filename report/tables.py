@@ -43,10 +43,10 @@ def read(name):
     return pandas.read_csv(RESULTS / name)
 
 
-def refuse_other_images(sets, names):
+def refuse_other_images(sets, names, script):
     """Exit with one line if two tables that are printed together were scored on more than one set of images."""
     if sets > 1:
-        raise SystemExit(f"report/results/{names} were scored on different images: make one of them anew")
+        raise SystemExit(f"report/results/{names} were scored on different images: make one of them anew with {script}")
 
 
 def read_shipped(log, seconds, command):
@@ -70,7 +70,7 @@ def rounded(value, digits=0):
 
 
 def escape(text):
-    for plain, latex in (("%", r"\%"), ("→", r"$\to$"), ("±", r"$\pm$"), ("λ", r"$\lambda$")):
+    for plain, latex in (("%", r"\%"), ("→", r"$\to$"), ("±", r"$\pm$")):
         text = text.replace(plain, latex)
     return text
 
@@ -156,7 +156,8 @@ def setting_commands():
 def face_commands():
     """Commands for problems 1 and 2."""
     vaes, gans = map(read_faces, ("p1", "p2"))
-    refuse_other_images(pandas.concat([vaes, gans])["scored_crc32"].nunique(dropna=False), "p1.csv and p2.csv")
+    refuse_other_images(pandas.concat([vaes, gans])["scored_crc32"].nunique(dropna=False), "p1.csv and p2.csv",
+                        "run_faces.py")
     vae_log = read_shipped("p1_vae_log.csv", vaes["train_seconds"]["shipped"], "run_faces.py p1 --only shipped")
     gan_log = read_shipped("p2_gan_log.csv", gans["train_seconds"]["shipped"], "run_faces.py p2 --only shipped")
     vaes["lambda"] = vaes["kl_weight"].map(latex_number, na_action="ignore")
@@ -191,7 +192,8 @@ def digit_commands():
     dann, uda = table_rows("p3"), table_rows("p4")
     p3, p4 = read_table("p3"), read_table("p4")
     polarity = read("p4_polarity.csv").groupby("polarity")["target_information"].sum()  # over the pairs
-    refuse_other_images(pandas.concat([p3, p4]).groupby("target")["scored_crc32"].nunique().max(), "p3.csv and p4.csv")
+    refuse_other_images(pandas.concat([p3, p4]).groupby("target")["scored_crc32"].nunique().max(), "p3.csv and p4.csv",
+                        "run_digits.py")
     logs = [read(f"p3_{source}_{target}_log.csv") for target, source in SCENARIOS.items()]
     used = p3.query("mode == 'dann' and seed == 0").assign(reversal=0.3)
     reversal = pandas.concat([read("p3_lambda.csv"), used]).groupby("reversal")["target_information"].sum()

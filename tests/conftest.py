@@ -15,6 +15,7 @@ import pandas
 import pytest
 from PIL import Image
 
+from common import training
 from common.prepare_data import write_digits, write_split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,12 @@ def make_data(root, count=40, seed=0):
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def float32(monkeypatch):
+    """Also where the processor has bfloat16: what is compared differs by less than its rounding."""
+    monkeypatch.setattr(training, "has_bf16", lambda device: False)
 
 
 def run(*command, **options):

@@ -70,7 +70,7 @@ def test_labels_and_images_belong_together(data_dir, tmp_path):
     turned, labels = load_labelled(tmp_path, "usps", "train")
     assert torch.equal(turned, images[[12, 0]]) and labels.tolist() == [2, 0]
     (folder / "train.csv").write_text("label,image_name\n2,00012.png\n0,absent.png\n")
-    with pytest.raises(SystemExit, match="train.csv, line 3: there is no image .*usps/train/absent.png"):
+    with pytest.raises(SystemExit, match="train.csv names absent.png, but there is no image .*usps/train/absent"):
         load_labelled(tmp_path, "usps", "train")
 
 
@@ -138,5 +138,3 @@ def test_a_file_that_is_replaced_is_whole_at_any_moment(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         replace_file(path, interrupted)
     assert os.listdir(tmp_path) == ["checkpoint.pt"] and path.read_text() == "the last whole one"
-    replace_file(path, lambda file: file.write(b"new"))
-    assert path.read_text() == "new"

@@ -8,7 +8,6 @@ from conftest import ROOT, make_data, run
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from common import tsne
 from common.data import SCENARIOS
 from report import figures, plots
 from report.figures import FIGURES, SUFFIXES, read_attribute
@@ -40,9 +39,9 @@ def test_attributes_of_the_faces(tmp_path):
 
 def test_figures_are_legible_and_of_the_models_that_they_name(data_dir, tmp_path, monkeypatch):
     """No wider than the text, no letter below 6 pt (exponents have 70 %)."""
-    drawn, read, savefig, close, load = [], [], Figure.savefig, tsne.plt.close, figures.load_digit_net
+    drawn, read, savefig, close, load = [], [], Figure.savefig, plots.plt.close, figures.load_digit_net
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: savefig(figure, file, dpi=30))  # faster
-    monkeypatch.setattr(tsne.plt, "close", lambda figure: drawn.append(figure) or close(figure))
+    monkeypatch.setattr(plots.plt, "close", lambda figure: drawn.append(figure) or close(figure))
     monkeypatch.setattr(figures, "embed", lambda features: features[:, :2].numpy())
     monkeypatch.setattr(figures, "load_digit_net", lambda path: read.append(path) or load(path))
     pairs = [f"{source}_{target}" for target, source in SCENARIOS.items()]
@@ -60,7 +59,7 @@ def test_figures_are_legible_and_of_the_models_that_they_name(data_dir, tmp_path
 
 def test_the_rows_of_a_confusion_matrix_are_labels():
     """One of four 2s is called a 5, one of two 7s a 9."""
-    figure, axis = tsne.plt.subplots()
+    figure, axis = plots.plt.subplots()
     plots.draw_confusion(axis, torch.tensor([2, 2, 2, 2, 7, 7]), torch.tensor([2, 2, 2, 5, 7, 9]))
     shown = {text.get_position(): text.get_text() for text in axis.texts if text.get_visible()}  # (predicted, label)
     assert shown == {(2, 2): "75", (5, 2): "25", (7, 7): "50", (9, 7): "50"}

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
-from common import training
 from common.data import load_faces
 from common.pictures import draw_latents, to_pixels
 from common.training import optimizer_step
@@ -39,8 +38,7 @@ def test_the_encoder_sees_images_around_zero_and_gives_means_first():
     assert mean.tolist() == [[0.5]] and log_variance.tolist() == [[-1]]
 
 
-def test_the_loss_is_the_mse_plus_the_weighted_kl(monkeypatch):
-    monkeypatch.setattr(training, "has_bf16", lambda device: False)  # its rounding is coarser than what is compared
+def test_the_loss_is_the_mse_plus_the_weighted_kl(float32):
     torch.manual_seed(0)
     vae, x = VAE(width=2, latent_dim=6), torch.rand(8, 3, 64, 64)
     for weight in (0.0, 1.0, 3.0):
@@ -78,9 +76,8 @@ def test_what_the_first_stage_gives_to_the_loss_and_logs(data_dir, tmp_path, mon
     assert 0.2 < as_they_are.float().mean() < 0.8
 
 
-def test_both_stages_and_what_the_second_one_learns_from(data_dir, tmp_path, monkeypatch):
+def test_both_stages_and_what_the_second_one_learns_from(data_dir, tmp_path, monkeypatch, float32):
     """Each trains all its weights at its rates; the flow sees every code of the averaged VAE and is averaged itself."""
-    monkeypatch.setattr(training, "has_bf16", lambda device: False)
     rates, optimizers, means, encoders, times, velocity = [], [], [], [], [], Flow.velocity
 
     def watched(loss, optimizer, rate, clip):

@@ -5,17 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common import training
 from common.augment import augment_digits
 from common.digit_net import DigitNet
 from p3_dann import train
 from p3_dann.model import DomainDiscriminator, GradientReversal
-
-
-@pytest.fixture(autouse=True)
-def float32(monkeypatch):
-    """Also where the processor has bfloat16: what is compared here differs by less than its rounding."""
-    monkeypatch.setattr(training, "has_bf16", lambda device: False)
 
 
 @pytest.fixture
@@ -41,7 +34,7 @@ def test_the_reversal_layer_by_hand():
     assert x.grad.tolist() == [-1.5, 3.0]
 
 
-def test_the_net_goes_against_the_discriminator_and_the_discriminator_does_not(nets, batch):
+def test_the_net_goes_against_the_discriminator_and_the_discriminator_does_not(nets, batch, float32):
     """And the discriminator learns at its full rate from the start, when nothing is reversed yet."""
     def dann(nets, strength=1.0):
         torch.manual_seed(1)  # the same augmentation each time
@@ -79,7 +72,7 @@ def test_the_losses_by_hand(batch):
         assert loss == metrics["class_loss"] + metrics["domain_loss"] and torch.equal(seen[-1], -torch.cat([x, target]))
 
 
-def test_target_information_is_of_the_target(nets, batch):
+def test_target_information_is_of_the_target(nets, batch, float32):
     """The shares and the entropy in the log are means over the predictions for the target."""
     probs = nets[0].eval()(batch[2] / 255).softmax(1)
     _, metrics, shares = train.dann_loss(*nets, train.AUGMENTATIONS["none"], *batch, 1.0)

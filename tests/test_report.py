@@ -124,12 +124,6 @@ def test_numbers_of_other_runs_are_not_printed(table, old, new, message, tmp_pat
         tables.digit_commands()
 
 
-@pytest.mark.parametrize("read, table", [(read, table) for script, read in (
-    (run_digits, run_digits.read_table), (run_faces, run_faces.read_faces)) for table in script.TABLES])
-def test_the_committed_rows_are_of_the_commands_of_today(read, table):
-    read(table)
-
-
 def test_the_committed_tables_are_those_of_the_results(tmp_path):
     FIGURES["tables"]("nowhere", tmp_path / "tables.tex")
     assert (tmp_path / "tables.tex").read_bytes() == (REPORT / "figures" / "tables.tex").read_bytes()
