@@ -1,7 +1,7 @@
 """Train the GAN of problem 2.
 
     python3 p2_gan/train.py --data-dir hw3_data                     # hours of two CPU cores
-    python3 p2_gan/train.py ... --preset wide                       # 6 minutes of a GPU
+    python3 p2_gan/train.py ... --preset wide                       # 6 minutes of a GPU; tried on a wider crop only
     python3 p2_gan/train.py ... --preset dcgan                      # the textbook's, to compare
     python3 p2_gan/train.py ... --resume                            # go on after an interruption
     python3 p2_gan/train.py ... --epochs 1 --limit 512              # try it out, in seconds

@@ -46,8 +46,8 @@ def print_gan(data_dir, path):
 
 def draw_vae_curves(data_dir, path):
     log = pandas.read_csv(RESULTS / "p1_vae_log.csv")
-    panels = {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
-              "KL divergence, nats per image": {"kl": ""}}
+    panels = {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": "training", "test_mse": "test"},
+              "KL divergence, nats per image": {"kl": "training", "test_kl": "test"}}
     plots.save_figure(plots.draw_curves(log, panels), path)
 
 

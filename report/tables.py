@@ -23,7 +23,7 @@ GAN_COLUMNS = {"steps": ("steps", ",.0f"), "accuracy, real, %": ("accuracy_real"
                "accuracy, generated, %": ("accuracy_fake", ".0f"), "FD-EffLite": ("fd_efflite", ".1f"),
                "minutes": ("minutes", ".0f")}
 FACE_COLUMNS = {"FD-EffLite": ("fd_efflite", ".1f"), "to test faces": ("fd_test", ".1f"),
-                "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
+                "FD-people": ("fd_people", ".1f"), "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
 STEADY = 13  # the epoch from which the shipped GAN's training is steady, after its breakdowns
 # name of a command -> the two rows whose difference it holds
 GAINS = {"dannGain": ("p3 dann", "p3 source"), "dannPlainGain": ("p3 dann_plain", "p3 source_plain"),
@@ -58,7 +58,7 @@ def read_shipped(log, seconds, command):
 
 def latex_number(value):
     """A number for LaTeX: 3e-05 as a power of ten, what is no smaller than 0.01 as it is."""
-    if value >= 0.01:
+    if value == 0 or value >= 0.01:
         return f"{value:,g}"
     digits, exponent = f"{value:.2e}".split("e")
     factor = "" if float(digits) == 1 else rf"{float(digits):g} \cdot "
@@ -165,7 +165,7 @@ def face_commands():
     gans[["accuracy_real", "accuracy_fake"]] *= 100
     for results in (vaes, gans):
         results["minutes"] = results["train_seconds"] / 60
-    vae, repeated, gan = vaes.loc["shipped"], vaes.loc["repeated"], gans.loc["shipped"]
+    vae, gan = vaes.loc["shipped"], gans.loc["shipped"]
     sweep = vaes[vaes.index.str.startswith("lambda_")]
     steady = 100 * gan_log.loc[gan_log["epoch"] >= STEADY, ["accuracy_real", "accuracy_fake"]].stack()
     return {
@@ -176,8 +176,7 @@ def face_commands():
         "vaeBestNormal": sweep["lambda"][sweep["fd_normal"].idxmin()],
         "vaeStepsPerEpoch": rounded(vae_log["step"][0]), "ganStepsPerEpoch": rounded(gan_log["step"][0]),
         "vaeMinutes": rounded(vae["minutes"]), "vaeFlowMinutes": rounded(vae["flow_seconds"] / 60),
-        "vaeRepeatedMinutes": rounded(repeated["minutes"] + repeated["flow_seconds"] / 60),
-        "vaeRepeatedDistance": rounded(repeated["fd_efflite"], 1), "ganMinutes": rounded(gan["minutes"]),
+        "ganMinutes": rounded(gan["minutes"]),
         "vaeDistance": rounded(vae["fd_efflite"]), "vaeNormal": rounded(vae["fd_normal"]),
         "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
         "vaeReconstructed": rounded(vae["fd_reconstructed"]), "ganDistance": rounded(gan["fd_efflite"], 1),
