@@ -54,7 +54,7 @@ def draw_vae_curves(data_dir, path):
 def draw_gan_curves(data_dir, path):
     log = pandas.read_csv(RESULTS / "p2_gan_log.csv")
     losses = {"d_loss": "discriminator", "g_loss": "generator"}
-    accuracies = {"accuracy_real": "real faces", "accuracy_fake": "generated\nfaces"}
+    accuracies = {"accuracy_real": "real faces", "accuracy_fake": "generated faces"}
     figure = plots.draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies})
     figure.axes[0].set_yscale("log")  # else the peaks of the first epochs hide all others
     figure.axes[0].set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])

@@ -36,7 +36,7 @@ REAL = "real faces"  # the row of other training faces, measured anew with every
 SHORT = ["--epochs", "3", "--flow-epochs", "5", "--width", "16"]
 VAES = {f"lambda_{weight}": ("VAE", ["--kl-weight", weight, *SHORT]) for weight in ("3e-7", "1e-6", "3e-6", "1e-5")}
 VAES |= {"plain": ("plain VAE", ["--kl-weight", "1e-5", "--flow-epochs", "0"]), "shipped": ("shipped VAE", [])}
-GANS = {"dcgan": ("DCGAN", ["--preset", "dcgan"]), "shipped": ("shipped GAN", [])}
+GANS = {"shipped": ("shipped GAN", [])}
 TABLES = {"p1": VAES, "p2": GANS}  # {row: (title, the options of train.py)}
 PROBLEMS = {"p1": (p1, p1_inference), "p2": (p2, p2_inference)}
 
