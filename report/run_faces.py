@@ -6,8 +6,7 @@
 In every row, `fd_efflite`, `precision` and `recall` compare 5,000 generated faces with the first 5,000 training faces,
 as fd_efflite.py does. `fd_people` is 1,000 times the distance of the first 3,000 of each on the features of a network
 that tells people apart; nothing was chosen by it. `fd_test` is the distance to the test faces; these are fewer, which
-makes it larger, so it compares only within its column. `nearer_to_training` mixes the test faces with as many training
-faces: it is the share of generated faces whose nearest one in the mix is a training face, and 0.5 if none is copied.
+makes it larger, so it compares only within its column.
 
 A VAE's `fd_normal` is the distance of 5,000 faces that are decoded from N(0, I) without the flow. `fd_reconstructed` is
 that of the test faces' reconstructions from the posterior's mean; 2,621 faces make it some points larger. `test_mse` is
@@ -96,11 +95,9 @@ def measures(folder, names, real, people, test):
     """The columns of all rows, from the images `names` in a folder and what `score` is given."""
     generated = features(folder, names)
     precision, recall = precision_and_recall(real, generated)
-    nearest = torch.cdist(generated, torch.cat([real[:len(test)], test])).argmin(1)
     return {"fd_efflite": f"{frechet(real, generated):.1f}", "fd_test": f"{frechet(test, generated):.1f}",
             "fd_people": f"{1000 * frechet(people, face_features(folder, names[:PEOPLE])):.1f}",
-            "precision": f"{precision:.3f}", "recall": f"{recall:.3f}",
-            "nearer_to_training": f"{(nearest < len(test)).double().mean():.3f}"}
+            "precision": f"{precision:.3f}", "recall": f"{recall:.3f}"}
 
 
 def score(table, data_dir, out_dir, real, people, test):

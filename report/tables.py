@@ -174,8 +174,6 @@ def face_commands():
         "vaeDistance": rounded(vae["fd_efflite"]), "vaeNormal": rounded(vae["fd_normal"]),
         "plainDistance": rounded(vaes["fd_efflite"]["plain"]),
         "vaeReconstructed": rounded(vae["fd_reconstructed"]), "ganDistance": rounded(gan["fd_efflite"], 1),
-        "ganCopies": rounded(100 * gan["nearer_to_training"]),
-        "realCopies": rounded(100 * gans["nearer_to_training"][REAL]),
         "ganAccuracies": f"{accuracies.min():.0f} to {accuracies.max():.0f}"}
 
 
