@@ -3,8 +3,8 @@
     python3 report/run_faces.py p1 --data-dir hw3_data          # trains what is not in runs/ yet; resumes
     python3 report/run_faces.py p1 --data-dir hw3_data --only shipped --ship     # and ship the row `shipped`
 
-In every row, `fd_efflite`, `precision` and `recall` compare 5,000 generated faces with the first 5,000 training faces,
-as fd_efflite.py does. `fd_people` is 1,000 times the distance of the first 3,000 of each on the features of a network
+`fd_efflite`, `precision` and `recall` compare 5,000 generated faces (in the row `real faces` the next 5,000 training
+faces) with the first 5,000 training faces, as fd_efflite.py does. `fd_people` is 1,000 times the distance of the first 3,000 of each on the features of a network
 that tells people apart; nothing was chosen by it. `fd_test` is the distance to the test faces; these are fewer, which
 makes it larger, so it compares only within its column.
 
@@ -103,11 +103,7 @@ def measures(folder, names, real, people, test):
 def score(table, data_dir, out_dir, real, people, test):
     """The columns of a run, from features [N, D]: `real` and `people` of training faces, `test` of test faces."""
     log, weights = pandas.read_csv(out_dir / "log.csv"), ["--weights", str(out_dir / "model.pth")]
-    last = log.iloc[-1]
-    if table == "p1":
-        own = vae_columns(data_dir, out_dir, weights, last, real)
-    else:
-        own = {"steps": int(last["step"]), **{name: f"{last[name]:.2f}" for name in ("accuracy_real", "accuracy_fake")}}
+    own = vae_columns(data_dir, out_dir, weights, log.iloc[-1], real) if table == "p1" else {}
     return {**own, **measures(*generate(PROBLEMS[table][1], out_dir / "generated", *weights), real, people, test),
             "train_seconds": round(log["seconds"].sum())}
 
