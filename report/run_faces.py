@@ -4,9 +4,9 @@
     python3 report/run_faces.py p1 --data-dir hw3_data --only shipped --ship     # and ship the row `shipped`
 
 `fd_efflite`, `precision` and `recall` compare 5,000 generated faces (in the row `real faces` the next 5,000 training
-faces) with the first 5,000 training faces, as fd_efflite.py does. `fd_people` is 1,000 times the distance of the first 3,000 of each on the features of a network
-that tells people apart; nothing was chosen by it. `fd_test` is the distance to the test faces; these are fewer, which
-makes it larger, so it compares only within its column.
+faces) with the first 5,000 training faces, as fd_efflite.py does. `fd_people` is 1,000 times the distance of the first
+3,000 of each on the features of a network that tells people apart; nothing was chosen by it. `fd_test` is the distance
+to the test faces; these are fewer, which makes it larger, so it compares only within its column.
 
 A VAE's `fd_normal` is the distance of 5,000 faces that are decoded from N(0, I) without the flow. `fd_reconstructed` is
 that of the test faces' reconstructions from the posterior's mean; 2,621 faces make it some points larger. `test_mse` is
