@@ -78,9 +78,9 @@ def draw_reconstructions(which, data_dir, path):
     plots.save_figure(figure, path)
 
 
-def draw_vae_grid(data_dir, path):
+def draw_vae_grid(without_flow, data_dir, path):
     net, latent_dim = load_vae()
-    write_grid(path, sampler(net), draw_latents(32, latent_dim))
+    write_grid(path, sampler(net, without_flow), draw_latents(32, latent_dim))
 
 
 @cache
@@ -237,7 +237,8 @@ def draw_logs(problem, column, label, data_dir, path):
 
 FIGURES = {"fig1_1": print_vae, "fig1_2": partial(draw_training, "p1_vae_log.csv", VAE_CURVES),
            "table1_3": partial(draw_reconstructions, "random"), "fig1_7": partial(draw_reconstructions, "worst"),
-           "fig1_4": draw_vae_grid, "fig1_5_male": partial(draw_vae_latents, "Male"),
+           "fig1_4": partial(draw_vae_grid, False), "fig1_4_without_flow": partial(draw_vae_grid, True),
+           "fig1_5_male": partial(draw_vae_latents, "Male"),
            "fig1_5_blond": partial(draw_vae_latents, "Blond_Hair"), "fig1_8": draw_walks,
            "fig2_1": print_gan, "fig2_2": draw_gan_grid, "fig2_3": partial(draw_training, "p2_gan_log.csv", GAN_CURVES),
            "fig2_5": draw_neighbours, "fig2_6": draw_vae_and_gan}

@@ -32,11 +32,7 @@ from report.runs import RESULTS, make_parser, ship, train, typed, write_results
 
 COUNT, PEOPLE = 5000, 3000  # faces of either kind, by EfficientNet-Lite and by the network that tells people apart
 REAL = "real faces"  # the row of other training faces, measured anew with every table
-SHORT = ["--epochs", "3", "--flow-epochs", "5", "--width", "16"]
-VAES = {f"lambda_{weight}": ("VAE", ["--kl-weight", weight, *SHORT]) for weight in ("3e-7", "1e-6", "3e-6", "1e-5")}
-VAES |= {"plain": ("plain VAE", ["--kl-weight", "1e-5", "--flow-epochs", "0"]), "shipped": ("shipped VAE", [])}
-GANS = {"shipped": ("shipped GAN", [])}
-TABLES = {"p1": VAES, "p2": GANS}  # {row: (title, the options of train.py)}
+TABLES = {"p1": {"shipped": ("VAE", [])}, "p2": {"shipped": ("GAN", [])}}  # {row: (title, the options of train.py)}
 PROBLEMS = {"p1": (p1, p1_inference), "p2": (p2, p2_inference)}
 
 
@@ -131,7 +127,7 @@ def main():
     real, people = features(faces, images[:COUNT]), face_features(faces, images[:PEOPLE])
     test = features(tests, list_images(tests))
     out_dirs = {name: Path(args.runs_dir, f"{table}_{name}") for name in names}
-    trainer, inference = PROBLEMS[table]
+    trainer = PROBLEMS[table][0]
     for name in names:
         train(trainer, rows[name][1], args.data_dir, out_dirs[name])
     results = {REAL: measures(faces, images[COUNT:2 * COUNT], real, people, test)}
@@ -139,8 +135,6 @@ def main():
     write_results(table, [{"row": row, **columns, "scored_crc32": data,
                            "command": "" if row == REAL else row_command(table, row)}
                           for row, columns in results.items()], ["row"])
-    if "plain" in names:  # what the assignment asks for in its plainest form: N(0, I), decoded
-        inference.main(["--weights", str(out_dirs["plain"] / "model.pth"), "--output", str(RESULTS / "p1_plain.png")])
     if args.ship:
         problem = Path(trainer.__file__).parent.name
         ship(problem, {problem[3:]: out_dirs["shipped"]})
