@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 
 import pandas
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import list_images, load_faces

@@ -16,7 +16,7 @@ PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
 # the table of faces: header -> (column of the results, how its numbers are written)
 FACE_COLUMNS = {"FD-EffLite": ("fd_efflite", ".1f"), "to test faces": ("fd_test", ".1f"),
-                "FD-people": ("fd_people", ".1f"), "precision": ("precision", ".2f"), "recall": ("recall", ".3f")}
+                "FD-people": ("fd_people", ".1f"), "precision": ("precision", ".3f"), "recall": ("recall", ".3f")}
 # name of a command -> the two rows whose difference it holds
 GAINS = {"dannGain": ("p3 dann", "p3 source"), "dannPlainGain": ("p3 dann_plain", "p3 source_plain"),
          "augmentationGain": ("p3 source", "p3 source_plain"), "strongGain": ("p3 dann_strong", "p3 dann"),
