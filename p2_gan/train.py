@@ -1,7 +1,7 @@
 """Train the GAN of problem 2.
 
     python3 p2_gan/train.py --data-dir hw3_data                     # hours of two CPU cores
-    python3 p2_gan/train.py ... --preset wide                       # 6 minutes of a GPU
+    python3 p2_gan/train.py ... --preset wide                       # 6 minutes of a GPU; tried on a wider crop only
     python3 p2_gan/train.py ... --preset dcgan                      # the textbook's, to compare
     python3 p2_gan/train.py ... --resume                            # go on after an interruption
     python3 p2_gan/train.py ... --epochs 1 --limit 512              # try it out, in seconds
@@ -27,8 +27,8 @@ from common.training import EMA, at_least, autocast, pick_device
 from p2_gan.cuda_graph import CudaGraph
 from p2_gan.model import LATENT, MODELS
 
-# A pair is the value in the first epoch and the one approached in the last: of Adam's two learning rates, which also
-# rise from 0 in the first warm_up steps, and of r1, the weight of the R1 penalty for images on [0, 1]. shifted is the
+# lr, lr_discriminator and r1 have their value in the first epoch and the one approached in the last. The two rates also
+# rise from 0 in the first warm_up steps; r1 is the weight of the R1 penalty for images on [0, 1]. shifted is the
 # fraction of the images, real and generated, that the discriminator sees shifted.
 PRESETS = {
     "wide": {
@@ -212,7 +212,7 @@ def main(argv=None):
     fixed = draw_latents(32, LATENT).float().to(args.device)
     for epoch in run.epochs_left():
         order = torch.randperm(len(images), device=args.device)
-        # all fall: the discriminator sees finer detail as the faces get better, and the generator keeps up
+        # a weaker penalty lets the discriminator see finer detail as the faces get better; lower rates keep it in step
         done = epoch / args.epochs
         r1.fill_(exponential(*args.r1, done))
         for i in range(steps):

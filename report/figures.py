@@ -32,6 +32,10 @@ from report.tables import TITLES, write_tables
 METHODS = {"p3_dann": "DANN", "p4_uda": "AdaMatch"}
 REACH = 1.5  # the ends of a walk along an attribute, in differences of the mean codes
 SAMPLES = 1000  # test images of each domain in a t-SNE figure
+VAE_CURVES = {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": "training", "test_mse": "test"},
+              "KL divergence, nats per image": {"kl": "training", "test_kl": "test"}}
+GAN_CURVES = {"relativistic loss": {"d_loss": "discriminator", "g_loss": "generator"},
+              "discriminator's accuracy": {"accuracy_real": "real faces", "accuracy_fake": "generated faces"}}
 
 
 def print_vae(data_dir, path):
@@ -44,25 +48,9 @@ def print_gan(data_dir, path):
     write_output(path, "".join(f"{net(config['width'])}\n" for net in MODELS[config["model"]]).encode())
 
 
-def draw_vae_curves(data_dir, path):
-    log = pandas.read_csv(RESULTS / "p1_vae_log.csv")
-    panels = {"reconstruction loss:\nMSE per value, images on [0, 1]": {"mse": ""},
-              "KL divergence, nats per image": {"kl": ""}}
-    plots.save_figure(plots.draw_curves(log, panels), path)
-
-
-def draw_gan_curves(data_dir, path):
-    log = pandas.read_csv(RESULTS / "p2_gan_log.csv")
-    losses = {"d_loss": "discriminator", "g_loss": "generator"}
-    accuracies = {"accuracy_real": "real faces", "accuracy_fake": "generated\nfaces"}
-    figure = plots.draw_curves(log, {"relativistic loss": losses, "discriminator's accuracy": accuracies})
-    figure.axes[0].set_yscale("log")  # else the peaks of the first epochs hide all others
-    figure.axes[0].set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
-    for axis in figure.axes:
-        axis.set_xscale("log")
-        axis.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
-        axis.minorticks_off()
-    plots.save_figure(figure, path)
+def draw_training(log, panels, data_dir, path):
+    """Learning curves of a shipped model: `panels` as plots.draw_curves takes them."""
+    plots.save_figure(plots.draw_curves(pandas.read_csv(RESULTS / log), panels), path)
 
 
 @cache
@@ -90,9 +78,9 @@ def draw_reconstructions(which, data_dir, path):
     plots.save_figure(figure, path)
 
 
-def draw_vae_grid(data_dir, path):
+def draw_vae_grid(without_flow, data_dir, path):
     net, latent_dim = load_vae()
-    write_grid(path, sampler(net), draw_latents(32, latent_dim))
+    write_grid(path, sampler(net, without_flow), draw_latents(32, latent_dim))
 
 
 @cache
@@ -247,10 +235,12 @@ def draw_logs(problem, column, label, data_dir, path):
     plots.save_figure(plots.draw_runs(logs, {column: label, "target_information": "information, nats"}), path)
 
 
-FIGURES = {"fig1_1": print_vae, "fig1_2": draw_vae_curves, "table1_3": partial(draw_reconstructions, "random"),
-           "fig1_7": partial(draw_reconstructions, "worst"), "fig1_4": draw_vae_grid,
-           "fig1_5_male": partial(draw_vae_latents, "Male"), "fig1_5_blond": partial(draw_vae_latents, "Blond_Hair"),
-           "fig1_8": draw_walks, "fig2_1": print_gan, "fig2_2": draw_gan_grid, "fig2_3": draw_gan_curves,
+FIGURES = {"fig1_1": print_vae, "fig1_2": partial(draw_training, "p1_vae_log.csv", VAE_CURVES),
+           "table1_3": partial(draw_reconstructions, "random"), "fig1_7": partial(draw_reconstructions, "worst"),
+           "fig1_4": partial(draw_vae_grid, False), "fig1_4_without_flow": partial(draw_vae_grid, True),
+           "fig1_5_male": partial(draw_vae_latents, "Male"),
+           "fig1_5_blond": partial(draw_vae_latents, "Blond_Hair"), "fig1_8": draw_walks,
+           "fig2_1": print_gan, "fig2_2": draw_gan_grid, "fig2_3": partial(draw_training, "p2_gan_log.csv", GAN_CURVES),
            "fig2_5": draw_neighbours, "fig2_6": draw_vae_and_gan}
 FIGURES |= {f"{number}_{source}_{target}_{colour}": partial(draw_tsne, problem, source, target, colour)
             for number, problem in (("fig3_4", "p3_dann"), ("fig4_2", "p4_uda"))

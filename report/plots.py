@@ -52,13 +52,12 @@ def show_rows(axes, pixels, names):
 
 
 def draw_curves(log, panels):
-    """A figure with one panel for each y label of `panels` {y label: {column of the log: name beside its curve}}."""
+    """A figure with one panel for each y label of `panels` {y label: {column of the log: its name in the legend}}."""
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.3), layout="constrained")
     for axis, (label, columns) in zip(axes, panels.items()):
         for colour, (column, name) in zip(TWO_COLOURS, columns.items()):
-            axis.plot(log["epoch"], log[column], marker="." if len(log) < 50 else "", color=colour)
-            axis.annotate(name, (log["epoch"].iloc[-1], log[column].iloc[-1]), (5, 0), textcoords="offset points",
-                          va="center", color=colour)
+            axis.plot(log["epoch"], log[column], marker="." if len(log) < 50 else "", color=colour, label=name)
+        axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set(xlabel="epoch", ylabel=label)
         axis.locator_params(axis="x", nbins=5)

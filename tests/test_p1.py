@@ -55,9 +55,9 @@ def test_the_loss_is_the_mse_plus_the_weighted_kl(float32):
     assert not torch.equal(vae(x)[0], reconstruction)  # what the decoder sees is a draw
 
 
-def test_what_the_first_stage_gives_to_the_loss_and_logs(data_dir, tmp_path, monkeypatch):
-    """The KL's weight rises over the first epoch; each dimension counts by its mean over the epoch, whose first step
-    has all of the KL here."""
+def test_what_the_first_stage_gives_to_the_loss_and_logs(data_dir, tmp_path, monkeypatch, float32):
+    """Each dimension counts by its mean over the epoch, whose first step has all of the KL here; the averaged VAE is
+    tested, from the posteriors' means."""
     calls, loss, mse, kl = [], train.vae_loss, torch.tensor(0.25), torch.tensor([2.0, 0.06, 0.04, 0, 0, 0, 0, 0])
 
     def watched(vae, x, weight):
@@ -67,9 +67,16 @@ def test_what_the_first_stage_gives_to_the_loss_and_logs(data_dir, tmp_path, mon
     monkeypatch.setattr(train, "vae_loss", watched)
     train.main([*TINY, "--data-dir", str(data_dir), "--out-dir", str(tmp_path), "--epochs", "2", "--flow-epochs", "0",
                 "--kl-weight", "0.5"])
-    row = pandas.read_csv(tmp_path / "log.csv").iloc[0]
+    row = pandas.read_csv(tmp_path / "log.csv").iloc[-1]
     assert row["mse"] == 0.25 and row["kl"] == pytest.approx(2.1) and row["dimensions_in_use"] == 2
-    assert [weight for _, weight in calls] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, *[0.5] * 5])
+    assert [weight for _, weight in calls] == [0.5] * 10
+    vae, x = VAE(2, 8).eval(), load_faces(data_dir, "test") / 255
+    vae.load_state_dict(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["parts"]["ema"]["state"])
+    with torch.inference_mode():
+        mean, log_variance = vae.encode(x)
+        assert row["test_mse"] == pytest.approx((vae.decode(mean) - x).square().mean().item(), rel=1e-4)
+    expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0, 1)).sum(1).mean().item()
+    assert row["test_kl"] == pytest.approx(expected, rel=1e-4)
     seen, faces = torch.cat([x for x, _ in calls[:5]]), load_faces(data_dir, "train").float() / 255
     torch.testing.assert_close(*(x.mean((1, 2, 3)).sort().values for x in (seen, faces)))  # every face, mirrored or not
     as_they_are = torch.stack([(faces == x).flatten(1).all(1).any() for x in seen])

@@ -62,7 +62,7 @@ def sources():
     with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
         for name, partition in partitions.items():  # dark faces for training, bright ones for the test
             face = np.full((218, 178, 3), 255, np.uint8)
-            face[40:188, 15:163] = 80 * partition  # what is around it is cut off
+            face[68:178, 35:145] = 80 * partition  # what is around it is cut off
             archive.writestr(f"img_align_celeba/{name}", compressed(face, "PNG"))
     files["img_align_celeba.zip"] = buffer.getvalue()
     files["list_eval_partition.txt"] = partitions.to_csv(sep=" ", header=False).encode()
