@@ -32,6 +32,7 @@ ABLATION["fixmatch"] = "without all three (FixMatch-like)", [*SHORT, "--without"
 TABLES = {
     "p3": {"source": ("source only", ["--mode", "source"]), "dann": ("DANN", ["--mode", "dann"]),
            "target": ("target only", ["--mode", "target"]),
+           "no_reversal": ("DANN without reversal", ["--mode", "dann", "--reversal", "0"]),
            "source_plain": ("source only, no augmentation", ["--mode", "source", "--augmentation", "none"]),
            "dann_plain": ("DANN, no augmentation", ["--mode", "dann", "--augmentation", "none"]),
            "dann_strong": ("DANN, augmentation and steps of AdaMatch", ["--mode", "dann", "--augmentation", "strong",

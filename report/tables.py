@@ -14,12 +14,15 @@ PAIRS = [f"{TITLES.get(source, source)} → {TITLES.get(target, target)}" for ta
 CODES = [source[0].upper() + target[0] for target, source in SCENARIOS.items()]  # Um: in commands' names and peers.csv
 PEERS_FILE = ROOT / "report" / "peers.csv"
 PEERS = {"source": "source only", "dann": "DANN", "improved": "improved method", "target": "target only"}
-# the table of faces: header -> (column of the results, how its numbers are written)
+# the tables of faces: header -> (column of the results, how its numbers are written)
+VAE_COLUMNS = {"test MSE": ("test_mse", ".4f"), "KL, nats": ("kl", ",.0f"), "FD rec.": ("fd_reconstructed", ".0f"),
+               "FD $N(0, I)$": ("fd_normal", ".0f"), "FD flow": ("fd_efflite", ".0f")}
 FACE_COLUMNS = {"FD-EffLite": ("fd_efflite", ".1f"), "to test faces": ("fd_test", ".1f"),
                 "FD-people": ("fd_people", ".1f"), "precision": ("precision", ".3f"), "recall": ("recall", ".3f")}
 # name of a command -> the two rows whose difference it holds
 GAINS = {"dannGain": ("p3 dann", "p3 source"), "dannPlainGain": ("p3 dann_plain", "p3 source_plain"),
          "augmentationGain": ("p3 source", "p3 source_plain"), "strongGain": ("p3 dann_strong", "p3 dann"),
+         "reversalGain": ("p3 dann", "p3 no_reversal"), "targetGain": ("p3 no_reversal", "p3 source"),
          "strongGap": ("p4 uda", "p3 dann_strong"),
          "udaLead": ("p4 uda", "p3 dann"), "udaGain": ("p4 uda", "p4 source"), "udaGap": ("p4 uda", "p4 target")}
 ABLATION_GAINS = {"alignment": "no_align", "threshold": "no_relative", "balance": "no_balance", "allParts": "fixmatch"}
@@ -154,7 +157,8 @@ def face_commands():
     vae, gan = vaes.loc["shipped"], gans.loc["shipped"]
     recognised = 100 * gan_log[["accuracy_real", "accuracy_fake"]].stack()
     return {
-        "facesTable": face_table(pandas.concat([vaes, gans.drop(REAL)]), FACE_COLUMNS),
+        "vaeTable": face_table(vaes.drop(REAL), VAE_COLUMNS),
+        "facesTable": face_table(pandas.concat([vaes.loc[[REAL, "shipped"]], gans.drop(REAL)]), FACE_COLUMNS),
         "facesDistance": rounded(vaes["fd_efflite"][REAL]), "vaeMse": rounded(vae["test_mse"], 4),
         "vaeKlLast": rounded(vae_log["kl"].iloc[-1]),
         "vaeStepsPerEpoch": rounded(vae_log["step"][0]), "ganStepsPerEpoch": rounded(gan_log["step"][0]),
@@ -175,17 +179,19 @@ def digit_commands():
     logs = [read(f"p3_{source}_{target}_log.csv") for target, source in SCENARIOS.items()]
     used = p3.query("mode == 'dann' and seed == 0").assign(reversal=0.3)
     reversal = pandas.concat([read("p3_lambda.csv"), used]).groupby("reversal")["target_information"].sum()
+    information = p3.query("seed == 0").groupby("mode")["target_information"].sum()
     peers = read(PEERS_FILE)
     svhn = p4.query("target == 'svhn' and mode == 'uda'")
     return {
         "dannTable": tabular(["", *PAIRS], [*dann.values(),
                                             shipped_row("p3", "dann", r"\texttt{hw3\_p3.sh} (DANN, seed 0)"),
                                             *peer_rows(["source", "dann", "target"])]),
-        "udaTable": tabular(["", *PAIRS], [dann["dann"], dann["dann_strong"], *uda.values(),
+        "udaTable": tabular(["", *PAIRS], [*uda.values(),
                                            shipped_row("p4", "uda", r"\texttt{hw3\_p4.sh} (AdaMatch, seed 0)"),
-                                           *peer_rows(["improved"])]),
+                                           dann["dann"], dann["dann_strong"], *peer_rows(["improved"])]),
         "publicTable": tabular(["", *PAIRS], public_rows()),
         **{f"polarity{name.title()}": f"{total:.3f}" for name, total in polarity.items()},
+        "dannInformation": f"{information['dann']:.2f}", "plainInformation": f"{information['dann_plain']:.2f}",
         "lambdaInformation": " / ".join(map("{:.2f}".format, reversal)),  # of 0.1, 0.3 and 1
         "udaScores": escape(" & ".join(uda["uda"][1:])),
         "ablationTable": tabular(["", "accuracy, %", "target information, nats"], ablation_rows()),
