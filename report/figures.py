@@ -232,7 +232,7 @@ def draw_logs(problem, column, label, data_dir, path):
     """A column of the logs of the shipped models of three pairs, and the target information."""
     logs = {f"{TITLES[source]} → {TITLES[target]}": pandas.read_csv(RESULTS / f"{problem}_{source}_{target}_log.csv")
             for target, source in SCENARIOS.items()}
-    plots.save_figure(plots.draw_runs(logs, {column: label, "target_information": "information, nats"}), path)
+    plots.save_figure(plots.draw_runs(logs, {column: label, "target_information": "target\ninformation, nats"}), path)
 
 
 FIGURES = {"fig1_1": print_vae, "fig1_2": partial(draw_training, "p1_vae_log.csv", VAE_CURVES),
