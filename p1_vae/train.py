@@ -19,6 +19,7 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.augment import flip_half
 from common.data import load_faces
+from common.predict import run_in_batches
 from common.run import Run, already_trained, interruptible, run_config
 from common.training import EMA, at_least, autocast, learning_rate, optimizer_step, pick_device
 from p1_vae.flow import Flow, train_flow
@@ -69,15 +70,13 @@ def vae_loss(vae, x, kl_weight):
 @torch.inference_mode()
 def evaluate(vae, images):
     """Mean MSE of test faces, uint8 [N, 3, 64, 64], decoded from the posterior's mean; mean KL, as in `vae_loss`."""
-    squares = kl = 0
-    for x in images.split(500):
-        x = x.float() / 255
+    def errors(x):
         with autocast(x.device):
             mean, log_variance = vae.encode(x)
             reconstruction = vae.decode(mean)
-        squares += (reconstruction.float() - x).square().sum().item()
-        kl += kl_divergence(mean, log_variance).sum().item()
-    return {"test_mse": squares / images.numel(), "test_kl": kl / len(images)}
+        return torch.stack([(reconstruction.float() - x).square().mean((1, 2, 3)),
+                            kl_divergence(mean, log_variance).sum(1)], 1)
+    return dict(zip(["test_mse", "test_kl"], run_in_batches(errors, images, images.device).mean(0).tolist()))
 
 
 def main(argv=None):
@@ -85,8 +84,9 @@ def main(argv=None):
     torch.manual_seed(args.seed)
 
     images = load_faces(args.data_dir, "train", args.limit).to(args.device)
-    has_test = Path(args.data_dir, "face", "test").exists()  # for a curve in the log: nothing is chosen by it
-    test = load_faces(args.data_dir, "test", args.limit).to(args.device) if has_test else None
+    test = None  # for a curve in the log: nothing is chosen by it
+    if Path(args.data_dir, "face", "test").exists():
+        test = load_faces(args.data_dir, "test", args.limit).to(args.device)
     if len(images) < args.batch_size:
         raise SystemExit(f"{len(images)} training images are less than one batch of {args.batch_size}")
     config = run_config(args, images=images)
@@ -116,7 +116,7 @@ def main(argv=None):
             kl_sum += kl_by_dimension
             run.end_step(metrics, batch)
         extra = {"dimensions_in_use": (kl_sum / steps > MIN_KL_USED).sum().item()}
-        run.end_epoch(extra | (evaluate(ema.model, test) if has_test else {}), first={"step": (epoch + 1) * steps})
+        run.end_epoch(extra | ({} if test is None else evaluate(ema.model, test)), first={"step": (epoch + 1) * steps})
 
     state = ema.state
     if args.flow_epochs:

